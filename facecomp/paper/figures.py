@@ -19,6 +19,8 @@ import matplotlib as mpl
 import seaborn as sns
 from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.transforms import Bbox
 from PIL import Image
 
 from ..records.files import InputError, atomic_path
@@ -85,33 +87,32 @@ class Provenance:
         return " · ".join((*parts, f"inputs {self.inputs[:12]}"))
 
 # %% ../../nbs/paper/00_figures.ipynb #5511d739
-def _below(figure: Figure) -> float:
-    """Lower edge of what is drawn, in inches (0 is the edge of the figure)."""
-    return min(0.0, figure.get_tightbbox().y0)
-
-
-def _write_caption(figure: Figure, lines: Sequence[str]) -> None:
+def _write_caption(figure: Figure, lines: Sequence[str]) -> Bbox:
+    """Write the lines below everything that is drawn; returns the box (inches) of all, the lines included."""
+    figure.draw_without_rendering()  # lets a layout engine place things, once and for all
+    figure.set_layout_engine("none")
+    drawn = figure.get_tightbbox()
     width, height = figure.get_size_inches()
-    text = "\n".join(part for line in lines for part in textwrap.wrap(line, int(width * 17)))
-    y = (_below(figure) - 0.12) / height
-    figure.text(0.005, y, text, va="top", ha="left", fontsize=7, color="0.35", linespacing=1.3)
+    text = "\n".join(part for line in lines for part in textwrap.wrap(line, int(drawn.width * 17)))
+    place = (drawn.x0 / width, (drawn.y0 - 0.12) / height)
+    caption = figure.text(
+        *place, text, va="top", ha="left", fontsize=7, color="0.35", linespacing=1.3
+    )
+    box = caption.get_window_extent().transformed(figure.dpi_scale_trans.inverted())
+    return Bbox.union([drawn, box]).padded(0.12)
 
 
 def _write_mark(figure: Figure, word: str) -> None:
+    """The word across the whole picture, edged so that it shows on light and on dark ground."""
     width, height = figure.get_size_inches()
-    size = 72 * min(width, 2.2 * height) / 6
-    figure.text(
-        0.5,
-        0.5,
-        word,
-        rotation=20,
-        fontsize=size,
-        color="crimson",
-        alpha=0.16,
-        ha="center",
-        va="center",
-        zorder=1000,
-    )
+    style = {
+        "rotation": 20,
+        "fontsize": 12 * min(width, 2.2 * height),
+        "color": "crimson",
+        "alpha": 0.2,
+    }
+    edge = [withStroke(linewidth=3, foreground="white", alpha=0.35)]
+    figure.text(0.5, 0.5, word, ha="center", va="center", zorder=1000, path_effects=edge, **style)
 
 # %% ../../nbs/paper/00_figures.ipynb #9022707a
 def _metadata(provenance: Provenance, title: str, ending: str) -> dict[str, str | None]:
@@ -130,14 +131,14 @@ def save_figure(
     endings: Sequence[str] = (".png", ".svg"),
 ) -> list[Path]:
     """Save a figure with caption line, mark ("synthetic") and metadata; equal figures give equal files."""
-    _write_caption(figure, [f"Note: {note}"] * bool(note) + [provenance.caption])
+    box = _write_caption(figure, [f"Note: {note}"] * bool(note) + [provenance.caption])
     if provenance.data == "synthetic":
         _write_mark(figure, "synthetic")
     paths = [Path(f"{stem}{ending}") for ending in endings]
     for path in paths:
         with atomic_path(path) as part, mpl.rc_context(SETTINGS):
             metadata = _metadata(provenance, title, path.suffix)
-            figure.savefig(part, bbox_inches="tight", pad_inches=0.12, metadata=metadata)
+            figure.savefig(part, bbox_inches=box, metadata=metadata)
     return paths
 
 # %% ../../nbs/paper/00_figures.ipynb #5e9b7fe0

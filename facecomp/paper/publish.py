@@ -9,19 +9,19 @@ __all__ = ['notebook_path', 'expectations_of', 'ingredients', 'Paper', 'open_pap
 import io
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .compare import Expectation, compare, plain, read_expectations
+from .compare import Expectation, compare, plain, read_expectations, write_comparison
 from .figures import Provenance, save_figure
-from .sources import Results, Study, open_results
+from .sources import Results, Study, load_study, open_results
 from .tables import save_table
 from ..records.code import CodeTracer, artefact_code
-from ..records.files import InputError, project_root, sha256_json, write_atomic, write_json
+from ..records.files import InputError, project_root, sha256_json, write_json
 from ..records.receipts import Receipt, git_state, receipt_path, versions, write_receipt
 from ..records.status import Artefact, Ingredients
 
@@ -52,6 +52,7 @@ def ingredients(
     wanted = [(e.key, e.value, e.abs_tol) for e in expectations_of(study, artefact.name)]
     inputs["published numbers"] = sha256_json(wanted)
     code = tracer.trace(artefact_code(notebook_path(artefact), artefact.name))
+    code["declaration"] = sha256_json(asdict(artefact))[:16]
     return Ingredients(inputs, {"source": results.source, "palette": palette}, code)
 
 # %% ../../nbs/paper/04_publish.ipynb #5231e1de
@@ -143,7 +144,7 @@ class Paper:
         table = compare(expectations, numbers, as_printed, data == "synthetic")
         return [
             write_json(f"{stem}.numbers.json", numbers),
-            write_atomic(f"{stem}.compare.csv", table.to_csv(index=False)),
+            write_comparison(f"{stem}.compare.csv", table),
         ]
 
     def _receipt(
@@ -177,7 +178,7 @@ def _shown(path: Path) -> Any:
 
 
 def open_paper(
-    study: Study,
+    study_name: str,
     notebook: str,
     source: str = "published",
     results_dir: str = "",
@@ -188,6 +189,7 @@ def open_paper(
 
     Relative folders are relative to the checkout. Raises `InputError` for unknown names or unreadable files.
     """
+    study = load_study(study_name)
     artefacts = study.notebooks().get(notebook, ())
     if not artefacts:
         raise InputError(

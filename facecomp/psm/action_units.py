@@ -51,9 +51,9 @@ def bootstrap_f1(true: np.ndarray, predicted: np.ndarray, n: int = 100) -> np.nd
 
 # %% ../../nbs/psm/05_action_units.ipynb #42e1dfdf
 def ci95_halfwidth(values: Sequence[float] | np.ndarray) -> float:
-    """Half width of the 95 % interval of the mean, normal approximation (population standard deviation)."""
+    """Half width of the 95 % interval of the mean, normal approximation with the sample's standard deviation."""
     values = np.asarray(values, float)
-    return float(1.96 * values.std() / np.sqrt(values.size))
+    return float(1.96 * values.std(ddof=1) / np.sqrt(values.size))
 
 # %% ../../nbs/psm/05_action_units.ipynb #97e91ce2
 def method_scores(scores: Mapping[str, Sequence]) -> pd.DataFrame:

@@ -33,12 +33,13 @@ def _git(root: Path, *arguments: str) -> str:
 
 
 def git_state(root: Path) -> tuple[str, bool]:
-    """Commit of the checkout and whether its sources differ from it ("unknown", True outside git).
+    """Commit of the checkout and whether what results are made by differs from it ("unknown", True outside git).
 
-    Results and figures do not count as sources: making them must not make the checkout dirty.
+    That is package, notebooks and pinned versions. Results and figures do not count: making them must not make the
+    checkout dirty.
     """
     commit = _git(root, "rev-parse", "HEAD")
-    sources = [".", ":(exclude)figures", ":(exclude)results"]
+    sources = ["facecomp", "nbs", "pyproject.toml", "requirements.lock"]
     return (
         (commit, bool(_git(root, "status", "--porcelain", "--", *sources)))
         if commit

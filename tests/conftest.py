@@ -1,0 +1,47 @@
+"""What the tests share: no network, figures without a screen, published files only where they are at hand."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+os.environ["MPLBACKEND"] = "agg"
+
+
+def published_folder() -> Path | None:
+    """Folder of the published result files: the variable's, the cache's, or one beside the clone."""
+    named = os.environ.get("FACECOMP_PUBLISHED")
+    places = [Path(named)] if named else []
+    places += [ROOT / "results" / "published", ROOT.parent / "shared" / "published"]
+    for place in places:
+        for folder in (place / "psm", place):
+            if (folder / "Bootstraps_results_Figure2.pickle").is_file():
+                return folder
+    return None
+
+
+@pytest.fixture(autouse=True)
+def quiet_surroundings(monkeypatch, tmp_path):
+    """No network, no published files unless a test asks for them, the checkout as current folder."""
+    monkeypatch.setenv("FACECOMP_OFFLINE", "1")
+    monkeypatch.setenv("FACECOMP_CACHE", str(tmp_path / "cache"))
+    for name in ("FACECOMP_PUBLISHED", "FACECOMP_MIRROR", "FACECOMP_RUN", "FACECOMP_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(ROOT)
+
+
+def run_cells(notebook: str, **parameters) -> dict:
+    """Execute a paper notebook's cells in this process; returns its names."""
+    cells = json.loads((ROOT / "nbs" / "psm" / f"{notebook}.ipynb").read_text())["cells"]
+    names: dict = {"__name__": "notebook"}
+    for cell in cells:
+        if cell["cell_type"] != "code":
+            continue
+        exec(compile("".join(cell["source"]), notebook, "exec"), names)
+        if "parameters" in cell["metadata"].get("tags", []):
+            assert parameters.keys() <= names.keys()
+            names.update(parameters)
+    return names

@@ -1,4 +1,4 @@
-# make reproduce · make test · make lab · make lock · make figures-committed
+# make reproduce · make test · make lab · make bench · make lock
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -10,12 +10,13 @@ READY := $(VENV)/.installed
 JOBS ?= 2
 ARGS ?=
 
-.PHONY: help install reproduce test lab lock export check clean
+.PHONY: help install reproduce test lab bench lock export check clean
 
 help:
 	@echo "make reproduce   rebuild every figure and table and compare them with the paper"
 	@echo "make test        run all tests (notebooks and pytest)"
 	@echo "make lab         open JupyterLab"
+	@echo "make bench       time our functions against plain loops, in the same run"
 	@echo "make export      clean the notebooks, export them to facecomp/, remake README.md"
 	@echo "make check       what must hold before a commit: no diff after export, ruff"
 	@echo "make lock        resolve pyproject.toml into requirements.lock"
@@ -55,6 +56,9 @@ check: export
 	@git diff --exit-code --stat -- nbs facecomp README.md || \
 		{ echo "nbdev_clean, nbdev_export or the README left the diff above: commit it"; exit 1; }
 	$(BIN)/ruff check facecomp tests
+
+bench: $(READY)
+	$(BIN)/python bench/psm_analysis.py | tee bench/results/psm_analysis.md
 
 lock: $(READY)
 	$(BIN)/python -m uv pip compile pyproject.toml --extra dev --universal --generate-hashes \

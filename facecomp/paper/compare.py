@@ -48,10 +48,10 @@ def plain(value: Any) -> Any:
     """`value` as JSON knows it: dicts with text keys, lists, text, bool, int, float, None."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray | list | tuple | pd.Series | pd.Index):
-        return (
-            [plain(item) for item in np.asarray(value, dtype=object).tolist()] if len(value) else []
-        )
+    if isinstance(value, np.ndarray | pd.Series | pd.Index):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
     if isinstance(value, np.generic):
         return value.item()
     return value
@@ -113,7 +113,7 @@ def write_comparison(path: Path | str, table: pd.DataFrame) -> Path:
 
 def read_comparison(path: Path | str) -> pd.DataFrame:
     """Read a comparison back, values as they were."""
-    text = pd.read_csv(path, dtype=dict.fromkeys(VALUES, str))
+    text = pd.read_csv(path, dtype=dict.fromkeys(VALUES, str), keep_default_na=False)
     return text.assign(
         **{c: pd.Series([json.loads(v) for v in text[c]], dtype=object) for c in VALUES}
     )

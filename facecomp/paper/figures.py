@@ -19,7 +19,6 @@ import matplotlib as mpl
 import seaborn as sns
 from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox
 from PIL import Image
 
@@ -60,6 +59,7 @@ def choose_colors(published: Mapping[str, str], palette: str = "published") -> d
 
 def color_map(palette: str = "published") -> Colormap:
     """Continuous map for heat maps: seaborn's default, or colorcet's perceptually uniform blue to yellow."""
+    choose_colors({}, palette)
     return (
         sns.color_palette("rocket", as_cmap=True)
         if palette == "published"
@@ -103,16 +103,17 @@ def _write_caption(figure: Figure, lines: Sequence[str]) -> Bbox:
 
 
 def _write_mark(figure: Figure, word: str) -> None:
-    """The word across the whole picture, edged so that it shows on light and on dark ground."""
+    """The word across the whole picture, in red on a pale shadow: it shows on light and on dark ground."""
     width, height = figure.get_size_inches()
     style = {
         "rotation": 20,
         "fontsize": 12 * min(width, 2.2 * height),
-        "color": "crimson",
-        "alpha": 0.2,
+        "ha": "center",
+        "va": "center",
     }
-    edge = [withStroke(linewidth=3, foreground="white", alpha=0.35)]
-    figure.text(0.5, 0.5, word, ha="center", va="center", zorder=1000, path_effects=edge, **style)
+    shift = 0.02 / width
+    figure.text(0.5 + shift, 0.5 - shift, word, color="white", alpha=0.3, zorder=999, **style)
+    figure.text(0.5, 0.5, word, color="crimson", alpha=0.2, zorder=1000, **style)
 
 # %% ../../nbs/paper/00_figures.ipynb #9022707a
 def _metadata(provenance: Provenance, title: str, ending: str) -> dict[str, str | None]:

@@ -15,6 +15,7 @@ import pandas as pd
 from jinja2 import Environment
 
 from .compare import COLUMNS, GOOD, read_comparison, readable, summary
+from .figures import choose_colors, read_provenance
 from .publish import ingredients, notebook_path
 from .sources import Results, Study, open_results
 from ..records.batch import NotebookRun, Outcome, run_notebooks
@@ -34,6 +35,9 @@ class Request:
     results_dir: str = ""
     out_dir: Path = Path("figures")  # relative: to the checkout
     palette: str = "published"
+
+    def __post_init__(self) -> None:
+        choose_colors({}, self.palette)  # a wrong palette is said before anything is drawn
 
     @property
     def folder(self) -> Path:
@@ -192,17 +196,7 @@ def _entry(request: Request, item: Item, table: pd.DataFrame) -> dict:
     """What the page shows of one artefact; paths relative to the page."""
     name, study, receipt = item.artefact.name, request.study.name, item.state.receipt
     own, outputs = table[table["figure"] == name], list(receipt.outputs) if receipt else []
-    caption = (
-        [
-            name,
-            study,
-            item.artefact.notebook,
-            f"commit {receipt.commit[:10]}",
-            f"data: {receipt.data}",
-        ]
-        if receipt
-        else []
-    )
+    caption = read_provenance(request.folder / f"{name}.png").caption if receipt else ""
     return {
         "name": name,
         "title": item.artefact.title,
@@ -210,7 +204,7 @@ def _entry(request: Request, item: Item, table: pd.DataFrame) -> dict:
         "stem": f"{study}/{name}",
         "receipt": receipt,
         "synthetic": bool(receipt) and receipt.data == "synthetic",
-        "caption": " · ".join(caption),
+        "caption": caption,
         "verdicts": _count(own),
         "delta": _html_table(readable(own).drop(columns="figure")) if len(own) else "",
         "provenance": _provenance(item.state) if receipt else [],

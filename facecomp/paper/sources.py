@@ -151,7 +151,10 @@ def _with_receipts(folder: Path) -> Callable[[str], Path | None]:
         receipt = receipt_path(folder, name)
         if not receipt.is_file():
             raise InputError(f"{path}: has no receipt {receipt.name}; only finished runs are drawn")
-        if faults := output_faults(receipt):
+        faults = output_faults(receipt)
+        if path.name not in read_receipt(receipt).outputs:
+            faults.append("it is not among the outputs of its receipt")
+        if faults:
             read_pickle(path)  # a damaged pickle is named by its own fault
             raise InputError(f"{path}: {faults[0]} (its receipt does not verify); run it again")
         return path

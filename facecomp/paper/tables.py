@@ -17,18 +17,25 @@ from ..records.files import InputError, write_atomic
 FORMATS = {".txt": "psql", ".tex": "latex_booktabs", ".html": "html"}
 
 
+def _cells(column: pd.Series, digits: int) -> list[str]:
+    """A column as text: numbers with `digits` significant digits, nothing for what is missing."""
+    real = pd.api.types.is_float_dtype(column)
+    return ["" if pd.isna(v) else f"{v:.{digits}g}" if real else str(v) for v in column]
+
+
 def format_table(
     table: pd.DataFrame, style: str = "psql", index: bool = True, digits: int = 6
 ) -> str:
     """A data frame as text (any format name of tabulate), numbers with `digits` significant digits."""
-    return tabulate(
-        table,
-        headers="keys",
-        tablefmt=style,
-        showindex=index,
-        floatfmt=f".{digits}g",
-        missingval="",
-    )
+    cells = {name: _cells(table[name], digits) for name in table}
+    numbers = [pd.api.types.is_numeric_dtype(table[name]) for name in table]
+    sides = ["left"] * index + ["right" if number else "left" for number in numbers]
+    rows = [
+        [str(name)] * index + list(row)
+        for name, row in zip(table.index, zip(*cells.values(), strict=True), strict=True)
+    ]
+    heads = [""] * index + [str(name) for name in table]
+    return tabulate(rows, headers=heads, tablefmt=style, colalign=sides, disable_numparse=True)
 
 
 def save_table(

@@ -10,6 +10,7 @@ import ctypes
 import difflib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -76,7 +77,7 @@ def _execute(job: dict[str, Any]) -> dict[str, Any]:
             kernel_name="python3",
             progress_bar=False,
             cwd=job["cwd"],
-            request_save_on_cell_execute=False,
+            request_save_on_cell_execute=True,
             autosave_cell_every=0,
         )
     except papermill.PapermillExecutionError as error:
@@ -95,12 +96,14 @@ def _child(job: str) -> None:
     print("\n" + json.dumps(answer), flush=True)
 
 
-def _last_json(text: str) -> dict[str, Any] | None:
+def _last_answer(text: str) -> dict[str, Any] | None:
+    """The answer of the process: its last line, if that is one."""
     lines = text.strip().splitlines()
     try:
-        return json.loads(lines[-1]) if lines else None
+        answer = json.loads(lines[-1]) if lines else None
     except json.JSONDecodeError:
         return None
+    return answer if isinstance(answer, dict) and answer.keys() == {"ename", "evalue"} else None
 
 # %% ../../nbs/records/06_batch.ipynb #8d902f3f
 def _receipt_fault(run: NotebookRun, name: str) -> str:
@@ -108,9 +111,13 @@ def _receipt_fault(run: NotebookRun, name: str) -> str:
     for path in run.receipts:
         if not path.is_file():
             return f"no receipt {path.name}: the kernel ended before the last cell"
-        if read_receipt(path).run != name:
+        try:
+            made, faults = read_receipt(path).run, output_faults(path)
+        except InputError as error:
+            return str(error)
+        if made != name:
             return f"the receipt {path.name} is of an earlier run: the kernel ended before the last cell"
-        if faults := output_faults(path):
+        if faults:
             return faults[0]
     return ""
 
@@ -153,8 +160,10 @@ def run_notebook(run: NotebookRun) -> Outcome:
             env={**os.environ, "FACECOMP_RUN": name},
             check=False,
         )
+        if not part.stat().st_size:  # ended before the first cell was saved
+            shutil.copyfile(run.notebook, part)
     error, mistake = _failure(
-        run, _last_json(child.stdout.decode(errors="replace")), child.returncode, name
+        run, _last_answer(child.stdout.decode(errors="replace")), child.returncode, name
     )
     return Outcome(run, not error, time.monotonic() - start, error, mistake)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import requests
 from tqdm.auto import tqdm
 
-from .files import InputError, project_root, sha256_bytes, sha256_file
+from .files import InputError, project_root, run_lock, sha256_bytes, sha256_file
 
 # %% ../../nbs/records/05_fetch.ipynb #f187d6c2
 @dataclass(frozen=True)
@@ -140,11 +140,20 @@ def download(file: RemoteFile, folder: Path, bar: tqdm | None = None) -> Path:
     """
     if os.environ.get("FACECOMP_OFFLINE", "") not in ("", "0"):
         raise Unavailable(f"{file.name}: FACECOMP_OFFLINE is set")
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f"{file.name}.part"
+    lock = folder.parent / ".locks" / f"{folder.name}.{file.name}.lock"
+    with run_lock(lock, f"the download of {file.name}", wait=600):
+        if not (folder / file.name).is_file():  # another process may just have fetched it
+            _complete(
+                file, folder / f"{file.name}.part", bar if bar is not None else tqdm(disable=True)
+            )
+    return check_file(folder / file.name, file)
+
+
+def _complete(file: RemoteFile, part: Path, bar: tqdm) -> None:
+    """Complete `part`, check it, and give it its final name."""
     try:
         if not part.exists() or part.stat().st_size != file.size:
-            _stream(file, part, bar if bar is not None else tqdm(disable=True))
+            _stream(file, part, bar)
     except requests.RequestException as error:
         raise Unavailable(
             f"{file.name}: no answer from {_address(file)} ({type(error).__name__})"
@@ -154,8 +163,7 @@ def download(file: RemoteFile, folder: Path, bar: tqdm | None = None) -> Path:
     except InputError:
         part.unlink()
         raise
-    part.replace(folder / file.name)
-    return folder / file.name
+    part.replace(part.with_suffix(""))
 
 # %% ../../nbs/records/05_fetch.ipynb #93b35a9d
 @dataclass(frozen=True)

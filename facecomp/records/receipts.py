@@ -106,10 +106,13 @@ def write_receipt(folder: Path | str, receipt: Receipt, outputs: list[Path]) -> 
         raise InputError(
             f"{receipt.artefact}: data is {receipt.data!r}, must be 'real' or 'synthetic'"
         )
-    outside = [path for path in outputs if not Path(path).is_relative_to(folder)]
+    home = folder.resolve()
+    outside = [path for path in outputs if not Path(path).resolve().is_relative_to(home)]
     if outside:
         raise InputError(f"{outside[0]}: output outside the receipt's folder {folder}")
-    hashes = {Path(path).relative_to(folder).as_posix(): sha256_file(path) for path in outputs}
+    hashes = {
+        Path(path).resolve().relative_to(home).as_posix(): sha256_file(path) for path in outputs
+    }
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     done = dataclasses.replace(receipt, outputs=hashes, finished=now)
     return write_json(receipt_path(folder, receipt.artefact), dataclasses.asdict(done))
@@ -127,6 +130,9 @@ def read_receipt(path: Path | str) -> Receipt:
             f"{path}: unknown field {unknown!r} in a receipt"
             + (f", near {near[0]!r}" if near else "")
         )
+    for name in ("parameters", "inputs", "outputs", "code", "versions"):
+        if not isinstance(values.get(name, {}), dict):
+            raise InputError(f"{path}: {name} is {values[name]!r:.40}, must be a map")
     try:
         return Receipt(**values)
     except TypeError as error:

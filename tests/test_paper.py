@@ -475,13 +475,13 @@ def test_verdicts_of_a_comparison():
 
 
 def test_quoted_numbers_are_as_printed():
-    table = compare(EXPECTED, OURS, as_printed=["same", "far"])
-    assert list(table["verdict"][:3]) == ["as printed", "within", "as printed"]
+    table = compare(EXPECTED, OURS, as_printed=["same", "far", "absent"])
+    assert list(table["verdict"][:4]) == ["as printed", "within", "DIFFERS", "MISSING"]
 
 
 def test_synthetic_numbers_are_never_judged():
     table = compare(EXPECTED, OURS, as_printed=["same"], synthetic=True)
-    assert set(table["verdict"]) == {"synthetic"}
+    assert list(table["verdict"]) == [*["synthetic"] * 3, "MISSING", *["synthetic"] * 2]
 
 
 def test_nothing_expected_gives_an_empty_table():

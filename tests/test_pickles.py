@@ -413,6 +413,7 @@ def test_forged_arrays_are_refused_before_anything_reads_foreign_memory(name):
 
 DEEP = 300_000
 NESTED = {
+    "tuples as a key": (b"})" + b"\x85" * DEEP + b"Ns", "InputError"),
     "lists": (b"]" * DEEP + b"a" * (DEEP - 1), "InputError"),
     "dicts": (b"}" + b"N}" * DEEP + b"s" * DEEP, "InputError"),
     "slices": (
@@ -447,6 +448,8 @@ FLOODS = {
     "byte array of 2**31": b"\x96" + struct.pack("<Q", 1 << 31) + b"a",
     "integer of 2**31 bytes": b"\x8b" + struct.pack("<i", (1 << 31) - 1) + b"a",
     "frame of 2**62": b"\x95" + struct.pack("<Q", 1 << 62) + b"N",
+    "memo place 2**26": b"Nr" + struct.pack("<I", 1 << 26),
+    "memo place in words": b"Np67108864\n",
     "empty memo place": b"j" + struct.pack("<I", 1 << 31),
     "array of 2**26 objects": call(NDARRAY, sequence(integer(1 << 26)), text("O8")),
     "2**26 objects, rebuilt": call(
@@ -542,8 +545,8 @@ def test_attack_in_a_legacy_torch_file_is_named(sentinel):
 
 @pytest.mark.parametrize(
     "program",
-    [b"]" * DEEP + b"a" * (DEEP - 1), b"N", b"}", b"K\x01"],
-    ids=["lists", "nothing", "dict", "number"],
+    [b"})" + b"\x85" * DEEP + b"Ns", b"]" * DEEP + b"a" * (DEEP - 1), b"N", b"}", b"K\x01"],
+    ids=["tuples as a key", "lists", "nothing", "dict", "number"],
 )
 def test_torch_bytes_that_hold_no_storage_are_refused(program):
     file = legacy_file(b"\x80\x02" + program + STOP)

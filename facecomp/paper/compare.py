@@ -97,7 +97,10 @@ def compare(
     for e in expectations:
         gap = difference(e.value, numbers[e.key]) if e.key in numbers else math.inf
         word = "MISSING" if e.key not in numbers else verdict(gap, e.abs_tol)
-        word = "synthetic" if synthetic else "as printed" if e.key in as_printed else word
+        if synthetic and word != "MISSING":
+            word = "synthetic"
+        elif e.key in as_printed and word in GOOD:
+            word = "as printed"
         rows.append((e.figure, e.key, e.value, numbers.get(e.key), gap, e.abs_tol, word, e.source))
     return pd.DataFrame(rows, columns=COLUMNS)
 

@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
 
-import colorcet
 import matplotlib as mpl
 import seaborn as sns
 from matplotlib.colors import Colormap, ListedColormap
@@ -60,11 +59,11 @@ def choose_colors(published: Mapping[str, str], palette: str = "published") -> d
 def color_map(palette: str = "published") -> Colormap:
     """Continuous map for heat maps: seaborn's default, or colorcet's perceptually uniform blue to yellow."""
     choose_colors({}, palette)
-    return (
-        sns.color_palette("rocket", as_cmap=True)
-        if palette == "published"
-        else ListedColormap(colorcet.bmy)
-    )
+    if palette == "published":
+        return sns.color_palette("rocket", as_cmap=True)
+    import colorcet  # slow to import, seldom asked for
+
+    return ListedColormap(colorcet.bmy)
 
 # %% ../../nbs/paper/00_figures.ipynb #a858501c
 @dataclass(frozen=True)

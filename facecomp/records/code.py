@@ -121,7 +121,7 @@ class CodeTracer:
     def __init__(self, package: Path | str):
         self.package = Path(package)
         self.modules: dict[str, _Module | None] = {}
-        self.identities: dict[tuple[str, str], str] = {}
+        self.known: dict[tuple[str, str], tuple[str, set[tuple[str, str]]]] = {}
 
     def module(self, name: str) -> _Module | None:
         """The parsed module, or None if it is not part of the package."""
@@ -164,23 +164,30 @@ class CodeTracer:
         ]
         return next((found for home in homes if (found := self.resolve(home, chain))), None)
 
+    def _targets(self, module: _Module, nodes: Iterable[ast.AST]) -> set[tuple[str, str]]:
+        """The definitions of the package that the nodes use directly."""
+        used = {chain for node in nodes for chain in names_used(node)}
+        return {target for chain in used if (target := self.resolve(module, chain))}
+
+    def _look_up(self, target: tuple[str, str]) -> tuple[str, set[tuple[str, str]]]:
+        """Identity of a definition and the definitions that it uses (found once, kept)."""
+        if target not in self.known:
+            home = self.module(target[0])
+            nodes = home.definitions[target[1]]
+            self.known[target] = tree_identity(nodes), self._targets(home, nodes)
+        return self.known[target]
+
     def trace(self, code: str) -> dict[str, str]:
         """Identities of the code's own statements (key "cells") and of every package definition that it uses."""
         start = read_module("__cells__", code)
         own = [s for s in ast.parse(code).body if not isinstance(s, ast.Import | ast.ImportFrom)]
-        waiting = [(start, node) for node in own]
-        found: dict[str, str] = {"cells": tree_identity(own)}
+        found, waiting = {"cells": tree_identity(own)}, self._targets(start, own)
         while waiting:
-            module, node = waiting.pop()
-            for used in names_used(node):
-                target = self.resolve(module, used)
-                if target and target[0] != "__cells__" and (key := ".".join(target)) not in found:
-                    home = self.module(target[0])
-                    nodes = home.definitions[target[1]]
-                    if target not in self.identities:
-                        self.identities[target] = tree_identity(nodes)
-                    found[key] = self.identities[target]
-                    waiting += [(home, n) for n in nodes]
+            target = waiting.pop()
+            key = ".".join(target)
+            if target[0] != "__cells__" and key not in found:
+                found[key], more = self._look_up(target)
+                waiting |= more
         return dict(sorted(found.items()))
 
 # %% ../../nbs/records/03_code.ipynb #dff58334

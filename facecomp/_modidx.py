@@ -3,7 +3,7 @@
 d = { 'settings': { 'branch': 'main',
                 'doc_baseurl': '/facecomp',
                 'doc_host': 'https://facecomp.invalid',
-                'git_url': 'https://github.com/facecomp/facecomp',
+                'git_url': 'https://facecomp.invalid/facecomp',
                 'lib_path': 'facecomp'},
   'syms': { 'facecomp.cli': { 'facecomp.cli._add_drawing': ('cli.html#_add_drawing', 'facecomp/cli.py'),
                               'facecomp.cli._add_making': ('cli.html#_add_making', 'facecomp/cli.py'),

@@ -15,7 +15,6 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import matplotlib as mpl
-import seaborn as sns
 from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
@@ -38,6 +37,8 @@ SETTINGS = {
 @contextmanager
 def figure_style(theme: str = "whitegrid") -> Iterator[None]:
     """Context: the compendium's style on a seaborn theme (whitegrid, white, ticks, darkgrid, dark)."""
+    import seaborn as sns  # two seconds: only what draws waits for it
+
     with mpl.rc_context(), sns.axes_style(theme):
         mpl.rcParams.update(SETTINGS)
         yield
@@ -51,6 +52,8 @@ def choose_colors(published: Mapping[str, str], palette: str = "published") -> d
     if palette == "published":
         return dict(published)
     if palette == "colorblind":
+        import seaborn as sns
+
         safe = sns.color_palette("colorblind", len(published)).as_hex()
         return dict(zip(published, safe, strict=True))
     raise InputError(f"palette={palette!r}: must be 'published' or 'colorblind'")
@@ -60,6 +63,8 @@ def color_map(palette: str = "published") -> Colormap:
     """Continuous map for heat maps: seaborn's default, or colorcet's perceptually uniform blue to yellow."""
     choose_colors({}, palette)
     if palette == "published":
+        import seaborn as sns
+
         return sns.color_palette("rocket", as_cmap=True)
     import colorcet  # slow to import, seldom asked for
 

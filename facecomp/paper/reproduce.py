@@ -158,7 +158,7 @@ td, th { padding: 2px 8px; border-bottom: 1px solid #e5e5e5; text-align: left; v
 <details><summary>Provenance</summary><div class="scroll"><table>
 {% for k, v in f.provenance %}<tr><th>{{ k }}</th><td><code>{{ v }}</code></td></tr>{% endfor %}</table></div></details>
 <p class="caption">Files: {% for p in f.files %}<a href="{{ p }}">{{ p.split("/")[-1] }}</a> {% endfor %}
-<a href="{{ f.notebook }}">executed notebook</a></p>
+{% if f.notebook %}<a href="{{ f.notebook }}">executed notebook</a>{% endif %}</p>
 {% else %}<p class="bad">{{ f.state }}</p>{% endif %}
 {% endfor %}
 </body></html>
@@ -197,6 +197,7 @@ def _entry(request: Request, item: Item, table: pd.DataFrame) -> dict:
     name, study, receipt = item.artefact.name, request.study.name, item.state.receipt
     own, outputs = table[table["figure"] == name], list(receipt.outputs) if receipt else []
     caption = read_provenance(request.folder / f"{name}.png").caption if receipt else ""
+    executed = f"notebooks/{item.artefact.notebook}.ipynb"
     return {
         "name": name,
         "title": item.artefact.title,
@@ -210,7 +211,7 @@ def _entry(request: Request, item: Item, table: pd.DataFrame) -> dict:
         "provenance": _provenance(item.state) if receipt else [],
         "pages": [f"{study}/{o}" for o in outputs if "/" in o],
         "files": [f"{study}/{o}" for o in outputs if "/" not in o],
-        "notebook": f"{study}/notebooks/{item.artefact.notebook}.ipynb",
+        "notebook": f"{study}/{executed}" if (request.folder / executed).is_file() else "",
     }
 
 

@@ -14,8 +14,11 @@ from conftest import ROOT
 from make_readme import readme
 
 from facecomp.paper.figures import read_provenance
+from facecomp.paper.publish import notebook_path
 from facecomp.paper.reproduce import Request, comparison, disagreements
 from facecomp.paper.sources import load_study
+from facecomp.psm import study
+from facecomp.records.code import artefact_code
 
 
 def tracked() -> list[Path]:
@@ -94,6 +97,14 @@ def test_notebook_form(path):
         assert tags[0] == ["parameters"]
         names = {a.name for a in load_study(path.parent.name).artefacts if a.notebook == path.stem}
         assert {t for ts in tags for t in ts} == {"parameters", *(f"artefact:{n}" for n in names)}
+
+
+@pytest.mark.parametrize("artefact", load_study("psm").artefacts, ids=lambda a: a.name)
+def test_an_artefact_loads_what_it_declares_and_nothing_else(artefact):
+    code = artefact_code(notebook_path(artefact), artefact.name)
+    asked = re.findall(r"paper\.load\(([^)]+)\)", code)
+    loaded = {name.strip('"') if '"' in name else getattr(study, name) for name in asked}
+    assert loaded == {*artefact.inputs, *artefact.optional}
 
 
 FORBIDDEN = {

@@ -73,7 +73,16 @@ class Paper:
         return self.results.has(name)
 
     def load(self, name: str) -> Any:
-        """The object in a result file, read safely and once."""
+        """The object in a result file, read safely and once.
+
+        Raises `InputError` if no artefact of the notebook declares it: a figure must not depend on what its receipt
+        does not name.
+        """
+        artefacts = self.study.notebooks()[self.notebook]
+        if not any(name in (*a.inputs, *a.optional) for a in artefacts):
+            raise InputError(
+                f"{self.notebook}: no artefact of it declares the result file {name!r}"
+            )
         if name not in self.loaded:
             self.loaded[name] = self.results.load(name)
         return self.loaded[name]

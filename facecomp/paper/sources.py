@@ -43,10 +43,6 @@ class Study:
     stand_ins: str  # "module:function", seed -> {name: object} of the published schema
     mode: str = "none"  # "compat" or "corrected" where the figures depend on it
 
-    def artefact(self, name: str) -> Artefact:
-        """The artefact of this name."""
-        return next(a for a in self.artefacts if a.name == name)
-
     def notebooks(self) -> dict[str, tuple[Artefact, ...]]:
         """Paper notebook -> the artefacts that it makes, in order."""
         names = dict.fromkeys(a.notebook for a in self.artefacts)

@@ -58,7 +58,8 @@ check: export
 	$(BIN)/ruff check facecomp tests
 
 bench: $(READY)
-	$(BIN)/python bench/psm_analysis.py | tee bench/results/psm_analysis.md
+	@for name in psm_analysis frame_store synthetic_faces prepare; do \
+		echo "bench/$$name.py"; OMP_NUM_THREADS=1 $(BIN)/python bench/$$name.py | tee bench/results/$$name.md; done
 
 lock: $(READY)
 	$(BIN)/python -m uv pip compile pyproject.toml --extra dev --universal --generate-hashes \

@@ -11,6 +11,13 @@ ROOT = Path(__file__).resolve().parents[1]
 os.environ["MPLBACKEND"] = "agg"
 
 
+def pytest_addoption(parser):
+    """Another set of reference arrays for the tests in tests/golden (see the README there)."""
+    group = parser.getgroup("golden")
+    group.addoption("--golden-dir", help="folder with one sub-folder per study: arrays, cases.json")
+    group.addoption("--golden-salt", help="salt of the fill rule; default: what cases.json names")
+
+
 def published_folder() -> Path | None:
     """Folder of the published result files: the variable's, the cache's, or one beside the clone."""
     named = os.environ.get("FACECOMP_PUBLISHED")

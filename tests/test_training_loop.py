@@ -284,12 +284,19 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
 
 
 def test_of_two_launchers_exactly_one_trains(tmp_path, alone):
-    first = program(tmp_path, pause=0.02, lock_wait=0)
-    second = program(tmp_path, pause=0.02, lock_wait=0)
-    said = [first.communicate(timeout=120)[1], second.communicate(timeout=120)[1]]
-    codes = [first.returncode, second.returncode]
-    assert sorted(codes) == [0, 1], said
-    assert "already worked on by process" in said[codes.index(1)]
+    first = program(tmp_path, pause=0.05, lock_wait=0)
+    log, end = tmp_path / "log.txt", time.monotonic() + 100
+    while not (log.exists() and "new run" in log.read_text()):
+        assert first.poll() is None and time.monotonic() < end
+        time.sleep(0.02)
+    os.kill(first.pid, signal.SIGSTOP)  # it stays in the middle, however slow the second one starts
+    try:
+        second = program(tmp_path, pause=0.05, lock_wait=0)
+        said = second.communicate(timeout=120)[1]
+    finally:
+        os.kill(first.pid, signal.SIGCONT)
+    assert second.returncode == 1 and "already worked on by process" in said
+    assert first.communicate(timeout=120) and first.returncode == 0
     weights, history = result(tmp_path)
     assert equal(weights, alone[0]) and history == alone[1]
     assert (tmp_path / "log.txt").read_text().count("new run") == 1

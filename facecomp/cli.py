@@ -22,7 +22,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from .cli_batch import add_batch, run_batch
-from .cli_data import EXAMPLES, add_data, run_data
+from .cli_data import EXAMPLES, add_commands, add_data, number, run_data
 from .records.files import InputError, project_root
 
 # %% ../nbs/cli.ipynb #03a2b885
@@ -283,16 +283,10 @@ def _add_drawing(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 1 or more")
-    return int(text)
-
-
 def _add_making(command: argparse.ArgumentParser) -> None:
     _add_drawing(command)
     command.add_argument(
-        "--jobs", type=_positive, default=2, help="notebooks at the same time (default: 2)"
+        "--jobs", type=number, default=2, help="notebooks at the same time (default: 2)"
     )
     command.add_argument("--force", action="store_true", help="make everything, fresh or not")
     command.add_argument("--offline", action="store_true", help="do not use the network")
@@ -355,16 +349,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--version", action="version", version=f"facecomp {metadata.version('facecomp')}"
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, (run, add, text, examples) in COMMANDS.items():
-        command = commands.add_parser(
-            name,
-            help=text,
-            description=f"{text[0].upper()}{text[1:]}.",
-            epilog=f"examples:\n  {examples}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        add(command)
-        command.set_defaults(run=run)
+    add_commands(commands, COMMANDS, "run")
     return parser
 
 

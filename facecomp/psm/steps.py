@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['StepNoise', 'StepFunction', 'join_pairs', 'swap', 'Step', 'reference_step', 'shares_prefix', 'TrainStep',
-           'build_optimiser', 'set_rate']
+           'build_optimiser']
 
 # %% ../../nbs/psm/01_steps.ipynb #d4442674
 from collections.abc import Callable
@@ -173,9 +173,3 @@ def build_optimiser(networks: Networks, rate: float = 1e-5, **options) -> torch.
     """Adam with betas 0.5 and 0.999, eps 1e-8, no decay; groups G, E, D; the rate is set anew every epoch."""
     groups = networks.parameter_groups()
     return torch.optim.Adam(groups, lr=rate, betas=(0.5, 0.999), eps=1e-8, **options)
-
-
-def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate of all groups."""
-    for group in optimiser.param_groups:
-        group["lr"] = rate

@@ -42,7 +42,7 @@ from facecomp.psm.pairs import (
     read_list,
     timed_frames,
 )
-from .steps import Step, TrainStep, build_optimiser, join_pairs, set_rate
+from .steps import Step, TrainStep, build_optimiser, join_pairs
 from facecomp.psm.transforms import (
     Augmentation,
     augment_batch,
@@ -66,6 +66,7 @@ from ..training.checkpoint import Parts
 from ..training.config import KeyMap, from_command_line, to_mapping, write_config
 from ..training.loop import Run, make_loader
 from ..training.options import Options, make_fabric, seed_all
+from ..training.schedules import set_rate
 
 # %% ../../nbs/psm/03_training.ipynb #4d147c7e
 @dataclass(frozen=True)
@@ -217,9 +218,15 @@ class PairSet(Dataset):
         self, config: Config, counts: Sequence[int], starts: Sequence[int], lines: Sequence[int]
     ):
         self.config, self.counts, self.starts, self.lines = config, counts, starts, lines
+        self._latest: tuple[int, list[Pair]] = (0, [])  # the pairs of one epoch, kept
 
     def _pairs(self, epoch: int) -> list[Pair]:
-        """Pairs of a person in an epoch."""
+        """Pairs of a person in an epoch, kept until another epoch is asked for."""
+        if self._latest[0] != epoch:
+            self._latest = epoch, self._made(epoch)
+        return self._latest[1]
+
+    def _made(self, epoch: int) -> list[Pair]:
         n = self.counts[0]
         if self.config.approach == "PSM":
             return psm_pairs(n, epoch)

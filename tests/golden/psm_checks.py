@@ -24,7 +24,7 @@ from facecomp.psm.networks import (
     Noise,
 )
 from facecomp.psm.pairs import ctl_pairs, gm_pair, increase, learning_rate, psm_order, psm_pairs
-from facecomp.psm.steps import TrainStep, build_optimiser, join_pairs, reference_step, set_rate
+from facecomp.psm.steps import TrainStep, build_optimiser, join_pairs, reference_step
 from facecomp.psm.transforms import (
     collate,
     evaluation_image,
@@ -32,6 +32,7 @@ from facecomp.psm.transforms import (
     normalise,
     training_image,
 )
+from facecomp.training.schedules import set_rate
 
 from .fill import make_input
 from .harness import Case, CaseError, Outputs, Variants

@@ -47,7 +47,7 @@ def test_a_batch_runs_what_is_not_proven_and_nothing_else(capsys, tmp_path, monk
 
 def test_one_that_fails_does_not_stop_the_others(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(cli_batch, "project_root", lambda: tmp_path)
-    from facecomp.psm.training import make_synthetic
+    from facecomp.psm.people import make_synthetic
 
     data = make_synthetic(tmp_path / "data", "BB1", "PSM", 6)
     code, out, _ = run(capsys, tmp_path / "m", "--over", "participant=BB0,BB1", "-p", f"data={data}")

@@ -11,7 +11,7 @@ import torch
 
 from facecomp.faces.synthetic import participant, record
 from facecomp.faces.writing import write_frames
-from facecomp.psm import training
+from facecomp.psm import people, training
 from facecomp.psm.networks import KEYS
 from facecomp.psm.training import Config, Training, main
 from facecomp.records.files import InputError, sha256_file
@@ -242,8 +242,8 @@ def test_the_run_notebook_by_papermill(data, tmp_path):
 
 
 def test_synthetic_people_for_a_trial(tmp_path):
-    home = training.make_synthetic(tmp_path, "SN007", "PSM", frames=4)
+    home = people.make_synthetic(tmp_path, "SN007", "PSM", frames=4)
     assert len(list((home / "SN007" / "face_only_aligned").glob("frame*.jpg"))) == 4
-    made = training.make_synthetic(tmp_path, "crowd", "GM_wCTL", frames=4)
+    made = people.make_synthetic(tmp_path, "crowd", "GM_wCTL", frames=4)
     frames, lines = training.load_frames(Config(str(made), approach="GM_wCTL", batch_size=2))
     assert len(frames) == 12 and len(lines) == 24 and frames.counts == (4, 4, 4)

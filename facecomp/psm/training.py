@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['PUBLISHED_KEYS', 'Config', 'Frames', 'frame_folders', 'load_frames', 'PairSet', 'batch_pictures', 'losses_text',
-           'sheet_picture', 'save_published', 'Training', 'frames_identity', 'write_run_receipt', 'make_synthetic',
-           'main']
+           'sheet_picture', 'save_published', 'Training', 'frames_identity', 'write_run_receipt', 'main']
 
 # %% ../../nbs/psm/03_training.ipynb #9aab9d56
 import sys
@@ -23,9 +22,6 @@ from torch.utils.data import Dataset
 
 from ..data.sampling import EpochSampler, Item, epoch_order, legacy_order
 from ..faces.images import read_image
-from ..faces.synthetic import participant as synthetic_person
-from ..faces.synthetic import record
-from ..faces.writing import write_frames
 from ..layers.vgg import Vgg19, vgg_weights
 from .losses import neutral_weight
 from .networks import build_networks, load_published, published_state
@@ -460,24 +456,6 @@ def write_run_receipt(training: Training, notebook: str, seconds: float | None =
         device=str(training.pixels.device), commit=commit, dirty=dirty, seconds=seconds,
     )  # fmt: skip
     return write_receipt(folder, receipt, outputs)
-
-
-def make_synthetic(root: Path | str, person: str, approach: str, frames: int = 60) -> Path:
-    """Aligned frames of synthetic participants; returns the folder of persons, or a list file for GM approaches.
-
-    The person's name gives the seed. Frames that are there already are kept.
-    """
-    names = [person] if approach.startswith("PSM") else [f"{person}_{k}" for k in range(3)]
-    home = Path(root, f"{frames}_frames")
-    for name in names:
-        folder = home / name / "face_only_aligned"
-        if len(list(folder.glob("frame*.jpg"))) != frames:
-            made = synthetic_person(int.from_bytes(name.encode()) % 100_003, name)
-            write_frames(folder, record(made, frames, size=64).frames(), "frame{}.jpg")
-    if approach.startswith("PSM"):
-        return home
-    lines = [f"{name}/face_only_aligned" for name in names for _ in range(8)]
-    return write_atomic(home / f"{person}.txt", "\n".join(lines))
 
 # %% ../../nbs/psm/03_training.ipynb #8690d50b
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -27,15 +27,13 @@ from facecomp.psm.action_units import (
     epoch_means,
     flat_scores,
 )
+from facecomp.psm.clustering import SHOWN_SETTING, dbscan_labels, distances
 from facecomp.psm.clusters import count_differences, novel_clusters
 from facecomp.psm.simulation import (
-    SHOWN_SETTING,
     Expression,
     cartoon_face,
     cluster_results,
     data_set_summary,
-    dbscan_labels,
-    distances,
     draw_luck,
     figure2_results,
     figure3_results,

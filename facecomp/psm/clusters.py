@@ -59,9 +59,10 @@ def match_matrix(psm_frames: pd.DataFrame, gm_frames: pd.DataFrame) -> pd.DataFr
         return pd.DataFrame(index=psm.index, columns=gm.index, dtype=float)
     distance = np.abs(psm.to_numpy()[:, None] - gm.to_numpy()[None]).sum(axis=2)
     match = correlations(psm.to_numpy(), gm.to_numpy()) - distance
-    low, high = np.nanmin(match), np.nanmax(match)
-    scaled = (match - low) / (high - low) if high > low else np.where(np.isnan(match), np.nan, 0.0)
-    return pd.DataFrame(scaled, index=psm.index, columns=gm.index)
+    known = match[~np.isnan(match)]
+    if len(known) and known.max() > known.min():
+        match = (match - known.min()) / (known.max() - known.min())
+    return pd.DataFrame(match.clip(0, 1), index=psm.index, columns=gm.index)
 
 # %% ../../nbs/psm/06_clusters.ipynb #67fa4e7f
 def novel_in(matrix: pd.DataFrame, threshold: float = 0.8) -> dict[str, list[str]]:
@@ -80,19 +81,30 @@ def novel_clusters(
     return novel_in(match_matrix(psm_frames, gm_frames), threshold)
 
 # %% ../../nbs/psm/06_clusters.ipynb #9d416a3a
+def _same_persons(models: Mapping[str, Mapping]) -> None:
+    for person in models["GM"].keys() ^ models["PSM"].keys():
+        here, there = ("GM", "PSM") if person in models["GM"] else ("PSM", "GM")
+        raise InputError(f"{person}: has {here} clusters, but no {there} clusters")
+
+
 def count_differences(counts: Mapping[str, Mapping[str, Sequence[int]]]) -> dict[str, float]:
-    """Person -> mean over the settings of (GM - PSM) clusters; raises `InputError` if the settings differ in number."""
+    """Person -> mean over the settings of (GM - PSM) clusters.
+
+    Raises `InputError` if the settings differ in number, or a person is known to one model only.
+    """
     means = {}
+    _same_persons(counts)
     for person, gm in counts["GM"].items():
         psm = counts["PSM"][person]
-        if len(gm) != len(psm):
+        if len(gm) != len(psm) or not len(gm):
             raise InputError(f"{person}: {len(gm)} settings for GM, {len(psm)} for PSM")
         means[person] = float(np.mean(np.subtract(gm, psm)))
     return means
 
 
 def novel_counts(flagged: Mapping[str, Mapping[str, Sequence[str]]]) -> pd.DataFrame:
-    """Table persons x (PSM, GM): number of novel clusters."""
+    """Table persons x (PSM, GM): number of novel clusters; raises `InputError` if a person is known to one model only."""
+    _same_persons(flagged)
     return pd.DataFrame(
         {m: {p: len(names) for p, names in flagged[m].items()} for m in ("PSM", "GM")}
     )

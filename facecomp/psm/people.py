@@ -42,12 +42,15 @@ def _aligned(recording: Recording) -> Iterator[np.ndarray]:
         yield rule(picture, Face(box_of_points(points), points, 1.0)).image
 
 
-def make_person(home: Path | str, name: str, frames: int) -> Path:
-    """Write frames (64 x 64) and `aus.csv` of a synthetic person into `<home>/<name>`; what is whole is kept."""
+def make_person(home: Path | str, name: str, frames: int, seed: int = 0) -> Path:
+    """Write frames (64 x 64) and `aus.csv` of a synthetic person into `<home>/<name>`; what is whole is kept.
+
+    Another `seed`: the same person does something else.
+    """
     folder = Path(home, name)
     if (folder / "aus.csv").is_file() and len(list((folder / FRAMES).glob("*.jpg"))) == frames:
         return folder
-    recording = record(synthetic_person(person_seed(name), name), frames, size=96)
+    recording = record(synthetic_person(person_seed(name), name), frames, size=96, seed=seed)
     table = pd.DataFrame(np.asarray(recording.aus).round(3), columns=list(AU12))
     table.insert(0, "frame", range(frames))
     write_frames(folder / FRAMES, _aligned(recording), "frame{}.jpg")

@@ -110,6 +110,16 @@ def _older_model(receipt: Path, made: Receipt, parameters: Mapping[str, Any]) ->
     )
 
 
+def _other_start(made: Receipt, parameters: Mapping[str, Any]) -> str:
+    """Why a run started from other weights than it would now; empty if it did not."""
+    then, now = made.inputs.get("loadmodel"), parameters.get("loadmodel")
+    if not now:
+        return "it was started from a model, now from none" if then else ""
+    if not then or then != sha256_file(now):
+        return f"it was not started from {Path(now).name} as it is now"
+    return ""
+
+
 def why_not_done(receipt: Path, parameters: Mapping[str, Any]) -> str:
     """Why a run has to be made (again); empty if its receipt proves it."""
     if not receipt.is_file():
@@ -122,6 +132,8 @@ def why_not_done(receipt: Path, parameters: Mapping[str, Any]) -> str:
         then = [made.parameters[k] for k in _RENAMED.get(name, (name,)) if k in made.parameters]
         if name not in _PLACES and then and then[0] != value and value != "":
             return f"{name} is {value!r}, was {then[0]!r}"
+    if made.notebook == "run_train" and (why := _other_start(made, parameters)):
+        return why
     if made.notebook == "run_embed" and (why := _older_model(receipt, made, parameters)):
         return why
     if bool(parameters.get("data")) != (made.data == "real"):

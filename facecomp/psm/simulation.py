@@ -4,17 +4,15 @@
 
 # %% auto #0
 __all__ = ['FRAMES', 'PERSONS_WITH_AU', 'TYPICAL_SHARE', 'GROUPS', 'TEST_FRAMES', 'LOST_TEST_FRAMES', 'CODE_SIZE', 'CODE_NOISE',
-           'RADIUS_QUANTILES', 'MIN_SIZES', 'SHOWN_SETTING', 'EXAMPLES', 'SHARED_LUCK', 'BOOTSTRAPS', 'EASE',
-           'STEPS_DOWN', 'EPOCHS', 'FIGURE3_KEYS', 'METHOD_LEVELS', 'PLANE_ROWS', 'FEWEST', 'MOST', 'REGIONS', 'FACES',
-           'LEFT_OVER', 'named_rng', 'Population', 'draw_population', 'episode', 'intensities', 'World',
-           'simulate_world', 'data_set_summary', 'au_directions', 'codes', 'distances', 'neighbour_radii',
-           'dbscan_labels', 'all_settings', 'n_clusters', 'cluster_table', 'cluster_results', 'rates', 'draw_luck',
-           'predict', 'resample_weights', 'weighted_f1', 'logit', 'expit', 'psm_skill', 'gm_skill', 'held_out_labels',
-           'run_scores', 'figure3_forms', 'figure3_results', 'style_distances', 'approach_skills', 'figure5_results',
-           'epoch_scores', 'figure6_results', 'method_targets', 'fold_scores', 'figure2_results', 'principal_plane',
-           'shown_frames', 'plane_frames', 'plane_results', 'Expression', 'Canvas', 'blank', 'disc', 'curve',
-           'cartoon_face', 'neutral_faces', 'colour_noise', 'green_blob', 'noise_results', 'score_results',
-           'simulate_results']
+           'EXAMPLES', 'SHARED_LUCK', 'BOOTSTRAPS', 'EASE', 'STEPS_DOWN', 'EPOCHS', 'FIGURE3_KEYS', 'METHOD_LEVELS',
+           'PLANE_ROWS', 'FEWEST', 'MOST', 'FACES', 'LEFT_OVER', 'named_rng', 'Population', 'draw_population',
+           'episode', 'intensities', 'World', 'simulate_world', 'data_set_summary', 'au_directions', 'codes',
+           'cluster_table', 'cluster_results', 'rates', 'draw_luck', 'predict', 'resample_weights', 'weighted_f1',
+           'logit', 'expit', 'psm_skill', 'gm_skill', 'held_out_labels', 'run_scores', 'figure3_forms',
+           'figure3_results', 'style_distances', 'approach_skills', 'figure5_results', 'epoch_scores',
+           'figure6_results', 'method_targets', 'fold_scores', 'figure2_results', 'shown_frames', 'plane_frames',
+           'plane_results', 'Expression', 'Canvas', 'blank', 'disc', 'curve', 'cartoon_face', 'neutral_faces',
+           'colour_noise', 'green_blob', 'noise_results', 'score_results', 'simulate_results']
 
 # %% ../../nbs/psm/09_simulation.ipynb #60d9158a
 import zlib
@@ -25,13 +23,19 @@ from functools import cache
 import numpy as np
 import pandas as pd
 import torch
-from sklearn import config_context
-from sklearn.cluster import DBSCAN
 from threadpoolctl import threadpool_limits
 from torch.nn.functional import interpolate
 
 from .action_units import APPROACH_TEXT, AU8, AU12, METHODS, MODELS, PERSONS
 from .action_units import by_action_unit, person_averages, person_scores
+from facecomp.psm.clustering import (
+    SHOWN_SETTING,
+    all_settings,
+    label_table,
+    n_clusters,
+    plain_frame,
+    plane_tables,
+)
 from .clusters import novel_clusters
 
 # %% ../../nbs/psm/09_simulation.ipynb #c62bb889
@@ -149,20 +153,13 @@ def simulate_world(seed: int = 0) -> World:
     return World(seed, truth, frames, rows)
 
 # %% ../../nbs/psm/09_simulation.ipynb #433f64f5
-def _frame(columns: dict[str, np.ndarray], index: Sequence) -> pd.DataFrame:
-    """A data frame with labels of dtype object or int64: its pickle needs no pandas array."""
-    kind = object if isinstance(index[0], str) else np.int64
-    rows = pd.Index(np.array(index, kind), dtype=kind)
-    series = (pd.Series(v, index=rows, dtype=v.dtype) for v in columns.values())
-    table = pd.DataFrame(dict(enumerate(series)))
-    return table.set_axis(pd.Index(list(columns), dtype=object), axis=1)
-
-
 def data_set_summary(world: World) -> pd.DataFrame:
     """Persons x (AU12, `frames`): number of active frames of each AU and of all frames, int64."""
     counts = np.array([world.frames[p].sum(axis=0) for p in PERSONS])
     columns = {au: counts[:, i] for i, au in enumerate(AU12)}
-    return _frame(columns | {"frames": np.array([len(world.frames[p]) for p in PERSONS])}, PERSONS)
+    return plain_frame(
+        columns | {"frames": np.array([len(world.frames[p]) for p in PERSONS])}, PERSONS
+    )
 
 # %% ../../nbs/psm/09_simulation.ipynb #7e828919
 CODE_SIZE, CODE_NOISE = 16, 0.1
@@ -181,54 +178,13 @@ def codes(world: World, person: str, model: str) -> np.ndarray:
     return (active * gain) @ au_directions(world.seed) + CODE_NOISE * noise
 
 # %% ../../nbs/psm/09_simulation.ipynb #796e08f0
-RADIUS_QUANTILES = np.linspace(0.3, 0.95, 8)
-MIN_SIZES = (3, 4, 5, 6, 7)
-SHOWN_SETTING = 5 * 5 + 2  # sixth radius, minimum size 5
-
-
-def distances(points: np.ndarray) -> np.ndarray:
-    """Euclidean distances (frames, frames) of codes (frames, dimensions), to nine digits."""
-    squares = (points**2).sum(axis=1)
-    products = np.einsum("id,jd->ij", points, points)
-    table = np.sqrt((squares[:, None] + squares - 2 * products).clip(0)).round(9)
-    np.fill_diagonal(table, 0.0)
-    return table
-
-
-def neighbour_radii(table: np.ndarray, quantiles: Sequence[float], k: int = 5) -> np.ndarray:
-    """Quantiles of the distance to the `k`-th neighbour, from a table of `distances`."""
-    return np.quantile(np.partition(table, k, axis=1)[:, k], quantiles)
-
-
-def dbscan_labels(table: np.ndarray, radius: float, min_size: int) -> np.ndarray:
-    """Cluster labels 0, 1, ..., -1 for noise, int64 (scikit-learn's DBSCAN)."""
-    with config_context(assume_finite=True, skip_parameter_validation=True):  # half of the time
-        scan = DBSCAN(eps=float(radius), min_samples=min_size, metric="precomputed").fit(table)
-    return scan.labels_.astype(np.int64)
-
-
-def all_settings(points: np.ndarray) -> list[np.ndarray]:
-    """Labels for the 40 settings: 8 rising radii, within each 5 rising minimum sizes."""
-    table = distances(points)
-    radii = neighbour_radii(table, RADIUS_QUANTILES)
-    return [dbscan_labels(table, radius, size) for radius in radii for size in MIN_SIZES]
-
-
-def n_clusters(labels: np.ndarray) -> int:
-    """Number of clusters, noise not counted."""
-    return int(labels.max()) + 1
-
-# %% ../../nbs/psm/09_simulation.ipynb #e1420ced
 EXAMPLES = ("SN004", "SN018")  # the participants that Figure 4 shows
 
 
 def cluster_table(world: World, person: str, labels: np.ndarray) -> pd.DataFrame:
     """Table of a person's test frames: `label` (int64), 12 columns `<au>_bis` (float64 0/1)."""
     rows = world.test_rows[person]
-    active = world.frames[person][rows].astype(float)
-    aus = {f"{au}_bis": active[:, i] for i, au in enumerate(AU12)}
-    copy = {"labels": labels} if person in EXAMPLES else {}
-    return _frame({"label": labels, **aus, **copy}, rows)
+    return label_table(world.frames[person][rows], labels, rows, person in EXAMPLES)
 
 
 def cluster_results(world: World, persons: Sequence[str] = PERSONS) -> dict[str, dict]:
@@ -467,17 +423,6 @@ def figure2_results(world: World) -> dict[str, list]:
 
 # %% ../../nbs/psm/09_simulation.ipynb #609b8376
 PLANE_ROWS, FEWEST, MOST = 555, 9, 33
-REGIONS = (("Dim2", -1, 3), ("Dim1", 1, 5), ("Dim1", -1, 15), ("Dim2", 1, 33))  # axis, sign, rows
-
-
-def principal_plane(points: np.ndarray, reach: float = 0.0145) -> np.ndarray:
-    """First two principal components (frames, 2), mean 0, equal spread, largest value `reach`."""
-    centred = points - points.mean(axis=0)
-    _, vectors = np.linalg.eigh(centred.T @ centred)
-    plane = centred @ vectors[:, [-1, -2]]
-    plane *= np.sign(plane[np.abs(plane).argmax(axis=0), [0, 1]])  # an axis has no sign of its own
-    plane /= plane.std(axis=0)
-    return np.round(plane * reach / np.abs(plane).max(), 12)
 
 
 def shown_frames(world: World, person: str, number: int) -> np.ndarray:
@@ -486,7 +431,7 @@ def shown_frames(world: World, person: str, number: int) -> np.ndarray:
     rank = named_rng(world.seed, "plane", person).random(len(active)) - active
     return np.sort(rank.argsort()[:number])
 
-# %% ../../nbs/psm/09_simulation.ipynb #ba29a8c5
+# %% ../../nbs/psm/09_simulation.ipynb #aeb33a59
 def plane_frames(world: World) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Persons, AUs (555, 12) 0/1 and GM codes (555, 16) of the frames in the plane."""
     rng, more = named_rng(world.seed, "plane"), PLANE_ROWS - FEWEST * len(PERSONS)
@@ -502,18 +447,7 @@ def plane_frames(world: World) -> tuple[list[str], np.ndarray, np.ndarray]:
 
 def plane_results(world: World) -> dict[str, pd.DataFrame]:
     """The five tables of `GM_embeddings`: all 555 rows, four regions with the same row labels."""
-    persons, aus, points = plane_frames(world)
-    plane = principal_plane(points)
-    table = distances(points)
-    labels = dbscan_labels(table, neighbour_radii(table, [0.15])[0], 9)
-    columns = {"SN": np.array(persons, object), "Dim1": plane[:, 0], "Dim2": plane[:, 1]}
-    columns |= {au: aus[:, i] for i, au in enumerate(AU12)}
-    table = _frame(columns | {"label": labels}, range(PLANE_ROWS))
-    tables = {"GM_embeddings": table}
-    for i, (axis, sign, rows) in enumerate(REGIONS, start=1):
-        extreme = (sign * table[axis]).to_numpy().argsort(kind="stable")[:rows]
-        tables[f"GM_embeddings_region{i}"] = table.iloc[np.sort(extreme)].copy()
-    return tables
+    return plane_tables(*plane_frames(world))
 
 # %% ../../nbs/psm/09_simulation.ipynb #2e688ef0
 @dataclass(frozen=True)

@@ -54,34 +54,52 @@ def _say_sources(items: Sequence) -> list[str]:
     return [i.artefact.name for i in stand_ins]
 
 
-def _make(request, options: argparse.Namespace) -> tuple[int, list[str]]:
-    """Make what is stale and write the page; returns (exit code, artefacts not from published data)."""
+def _say_absent(items: Sequence) -> bool:
+    """Say in a line for each absent result file what is not drawn for want of it; True if nothing can be drawn."""
+    reasons = dict.fromkeys(i.absent for i in items if i.absent)
+    if all(i.absent for i in items):
+        where = items[0].results.folder
+        print(
+            f"facecomp: no figure can be drawn: its result files are not in {where}",
+            file=sys.stderr,
+        )
+        return True
+    for reason in reasons:
+        names = ", ".join(i.artefact.name for i in items if i.absent == reason)
+        print(f"facecomp: not drawn: {names} ({reason})", file=sys.stderr)
+    return False
+
+
+def _make(request, options: argparse.Namespace) -> tuple[int, list[str], list[str]]:
+    """Make what is stale and write the page; returns (exit code, artefacts not from published data, and not drawn)."""
     from facecomp.paper.reproduce import make, survey, write_page
 
     items = survey(request, network=not options.offline)
     not_published = _say_sources(items)
-    waiting = [i.artefact.name for i in items if options.force or i.state.state != "fresh"]
+    able = [i for i in items if not i.absent]
+    waiting = [i.artefact.name for i in able if options.force or i.state.state != "fresh"]
     print(f"{request.study.name}: {len(items)} figures and tables, {len(waiting)} to make")
     outcomes = make(request, items, options.jobs, options.force, quiet=not sys.stderr.isatty())
     failed = [o for o in outcomes if not o.ok]
     faults = list(dict.fromkeys(i.fault for i in items if i.fault))
+    nothing = _say_absent(items)
     for line in [*faults, *(f"failed: {o.error}" for o in failed)]:
         print(f"facecomp: {line}", file=sys.stderr)
     page = write_page(request, survey(request))
     if options.command == "figures":
-        print("\n".join(str(request.folder / f"{i.artefact.name}.png") for i in items))
+        print("\n".join(str(request.folder / f"{i.artefact.name}.png") for i in able))
         print(page)
-    code = 1 if any(not o.input_error for o in failed) else 2 if failed or faults else 0
-    return code, not_published
+    code = 1 if any(not o.input_error for o in failed) else 2 if failed or faults or nothing else 0
+    return code, not_published, [i.artefact.name for i in items if i.absent]
 
 # %% ../nbs/cli.ipynb #6737f35a
-def _compare(request) -> int:
+def _compare(request, left_out: Sequence[str] = ()) -> int:
     """Print published / ours / difference / verdict and a summary; 1 if a number disagrees."""
     from facecomp.paper.compare import readable, summary
     from facecomp.paper.reproduce import comparison, disagreements
     from facecomp.paper.tables import format_table
 
-    table = comparison(request)
+    table = comparison(request, left_out)
     if table.empty:
         return 0
     shown = readable(table)[
@@ -103,10 +121,9 @@ def run_reproduce(options: argparse.Namespace) -> int:
     """Rebuild what is stale, compare with the papers, print the path of the page."""
     codes, not_published = [], []
     for request in _requests(options):
-        code, names = _make(request, options)
-        codes.append(code)
+        code, names, not_drawn = _make(request, options)
         not_published += names
-        codes.append(_compare(request))
+        codes += [code, _compare(request, not_drawn)]
         print(f"\nAll figures, comparisons and provenance: {request.folder.parent / 'index.html'}")
     if not_published:
         print(f"Synthetic, not the published data: {', '.join(not_published)}")
@@ -117,8 +134,8 @@ def run_reproduce(options: argparse.Namespace) -> int:
 def run_figures(options: argparse.Namespace) -> int:
     """Draw what is stale and print the paths of the pictures."""
     made = [_make(request, options) for request in _requests(options)]
-    worst = max(code for code, _ in made)
-    return worst or (3 if options.strict and any(names for _, names in made) else 0)
+    worst = max(code for code, _, _ in made)
+    return worst or (3 if options.strict and any(names for _, names, _ in made) else 0)
 
 # %% ../nbs/cli.ipynb #b749c225
 def run_status(options: argparse.Namespace) -> int:

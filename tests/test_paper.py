@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 from PIL import Image
 
 from facecomp.paper.compare import (
@@ -35,6 +36,7 @@ from facecomp.paper.figures import (
     figure_style,
     read_provenance,
     save_figure,
+    set_range,
 )
 from facecomp.paper.sources import (
     STAND_IN_SEED,
@@ -51,6 +53,8 @@ from facecomp.records.files import InputError, sha256_bytes, sha256_file, write_
 from facecomp.records.pickles import write_pickle
 from facecomp.records.receipts import Receipt, read_receipt, receipt_path, write_receipt
 from facecomp.records.status import Artefact
+
+NAN, INF = math.nan, math.inf
 
 # --- figures ------------------------------------------------------------------------------------
 
@@ -245,6 +249,26 @@ def test_style_is_only_inside_its_context():
     assert plt.rcParams["svg.fonttype"] == plain_fonttype
 
 
+@pytest.mark.parametrize(
+    ("bars", "interval", "expected"),
+    [
+        ([0.7, 0.8], (0.65, 0.85), (0.6, 0.9)),
+        ([0.6, 0.9], (0.596, 0.9), (0.6, 0.9)),  # an interval may stick out a little
+        ([0.7], (0.59, 0.8), (0, 1)),
+        ([0.59], (0.6, 0.6), (0, 1)),
+        ([0.95], (0.9, 0.9), (0, 1)),
+        ([NAN], (NAN, NAN), (0.6, 0.9)),
+        ([], (NAN, NAN), (0.6, 0.9)),
+    ],
+)
+def test_published_range_gives_way_to_values_outside(bars, interval, expected):
+    axes = Figure().subplots()
+    axes.bar(range(len(bars)), bars)
+    axes.plot([0, 0], interval)
+    set_range(axes, (0.6, 0.9))
+    assert axes.get_ylim() == expected
+
+
 PUBLISHED_COLORS = {"PSM": "blue", "GM": "#ff0000", "third": "0.5"}
 
 
@@ -340,8 +364,6 @@ def test_empty_table_is_refused(tmp_path, empty):
 
 # --- comparison -------------------------------------------------------------------------------------
 
-NAN, INF = math.nan, math.inf
-
 
 @pytest.mark.parametrize(
     ("published", "ours", "expected"),
@@ -430,6 +452,9 @@ def test_verdict(gap, tolerance, word):
         (pd.Index(["a", "b"]), ["a", "b"]),
         ([{"a": np.float32(0.5)}], [{"a": 0.5}]),
         (np.array(2.5), 2.5),
+        (NAN, None),
+        (np.float64("nan"), None),
+        (np.array([1.5, NAN]), [1.5, None]),
         (None, None),
         ("text", "text"),
     ],
@@ -482,6 +507,14 @@ def test_quoted_numbers_are_as_printed():
 def test_synthetic_numbers_are_never_judged():
     table = compare(EXPECTED, OURS, as_printed=["same"], synthetic=True)
     assert list(table["verdict"]) == [*["synthetic"] * 3, "MISSING", *["synthetic"] * 2]
+
+
+@pytest.mark.parametrize(("synthetic", "word"), [(False, "own run"), (True, "synthetic")])
+def test_numbers_of_own_runs_are_never_judged(synthetic, word):
+    table = compare(EXPECTED, OURS, as_printed=["same"], synthetic=synthetic, own_run=True)
+    assert list(table["verdict"]) == [word] * 5
+    assert list(table["key"]) == ["same", "near", "far", "nested", "not a number"]
+    assert list(table["ours"][:3]) == [1.5, 1.005, 1.02]
 
 
 def test_nothing_expected_gives_an_empty_table():
@@ -701,6 +734,20 @@ def test_broken_receipt_of_a_result_is_an_input_error(checkout, toy):
     receipt_path(folder, "a").write_text("{")
     with pytest.raises(InputError, match="a.receipt.json: is not JSON"):
         open_results(toy, "runs").load("a")
+
+
+def test_own_runs_say_which_files_they_have_not_made(checkout, toy):
+    folder = finished_run(checkout / "mine").parent
+    results = open_results(toy, "runs", "mine")
+    one, two, three = toy.artefacts
+    assert (results.absent(one), results.absent(two)) == ("", "")  # b is optional for the second
+    assert results.absent(three) == f"b.pickle is not in {folder}"
+    both = Artefact("fig4", "toy", "paper_figure1", "Four", ("b", "a", "c"))
+    assert results.absent(both) == f"b.pickle and c.pickle are not in {folder}"
+    assert open_results(toy, "synthetic", "mine").absent(three) == ""
+    (folder / "a.pickle").write_bytes(b"")
+    with pytest.raises(InputError, match="is empty"):
+        open_results(toy, "runs", "mine").absent(both)
 
 
 def test_published_files_are_read_from_the_cache(checkout, toy):

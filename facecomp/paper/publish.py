@@ -96,6 +96,15 @@ class Paper:
             f"{self.notebook}: has no artefact {name!r} in the study {self.study.name}"
         )
 
+    def can_draw(self, name: str) -> bool:
+        """Are the files of the artefact there? Says which one is not, if our own runs have not made it.
+
+        Other sources have them all, or `load` says what is wrong. Raises `InputError` for a damaged file.
+        """
+        if absent := self.results.absent(self.artefact(name)):
+            print(f"{name} is not drawn: {absent}")
+        return not absent
+
     def publish(
         self,
         name: str,
@@ -105,8 +114,8 @@ class Paper:
         as_printed: Collection[str] = (),  # keys of numbers that are quoted, not recomputed
         tables: Mapping[str, pd.DataFrame] | None = None,  # name -> table, saved in four formats
         pages: Mapping[str, Figure] | None = None,  # name -> further pictures, PNG, in a folder
-    ) -> Any:
-        """Write picture, numbers, comparison, tables and, last, the receipt; returns the picture for the notebook."""
+    ) -> None:
+        """Write picture, numbers, comparison, tables (but empty ones) and, last, the receipt; show the picture."""
         artefact = self.artefact(name)
         made_of = ingredients(self.study, artefact, self.results, self.palette)
         provenance = self.provenance(artefact, made_of)
@@ -114,14 +123,14 @@ class Paper:
         stem = self.folder / name
         outputs = save_figure(figure, stem, provenance, artefact.title, note)
         outputs += self._numbers(artefact, plain(numbers), as_printed, provenance.data)
-        for part, table in (tables or {}).items():
+        for part, table in ((p, t) for p, t in (tables or {}).items() if not t.empty):
             outputs += save_table(table, f"{stem}.{part}")
         for part, page in (pages or {}).items():
             outputs += save_figure(
                 page, stem / part, provenance, f"{artefact.title}: {part}", note, (".png",)
             )
         self._receipt(artefact, made_of, provenance, outputs)
-        return _shown(outputs[0])
+        _show(outputs[0])
 
     def provenance(self, artefact: Artefact, made_of: Ingredients) -> Provenance:
         """Where the artefact comes from, for caption and metadata."""
@@ -150,7 +159,8 @@ class Paper:
     ) -> list[Path]:
         stem = self.folder / artefact.name
         expectations = expectations_of(self.study, artefact.name)
-        table = compare(expectations, numbers, as_printed, data == "synthetic")
+        own_run = self.results.source == "runs"
+        table = compare(expectations, numbers, as_printed, data == "synthetic", own_run)
         return [
             write_json(f"{stem}.numbers.json", numbers),
             write_comparison(f"{stem}.compare.csv", table),
@@ -175,15 +185,20 @@ class Paper:
         write_receipt(self.folder, receipt, outputs)
 
 # %% ../../nbs/paper/04_publish.ipynb #6b65f763
-def _shown(path: Path) -> Any:
-    """The saved picture, as a notebook shows it: reduced to at most 900 pixels, the file itself unchanged."""
+def _show(path: Path) -> None:
+    """Show the saved picture in a notebook, reduced to at most 900 pixels; elsewhere nothing happens."""
+    from IPython import get_ipython
+    from IPython.display import display
     from PIL import Image
+
+    if get_ipython() is None:
+        return
 
     with Image.open(path) as image:
         image.thumbnail((900, 900))
         buffer = io.BytesIO()
         image.convert("RGB").save(buffer, "PNG", optimize=True)
-    return Image.open(io.BytesIO(buffer.getvalue()))
+    display(Image.open(io.BytesIO(buffer.getvalue())))
 
 
 def open_paper(

@@ -7,7 +7,7 @@ __all__ = ['PAGE', 'Request', 'Item', 'survey', 'make', 'comparison', 'disagreem
 
 # %% ../../nbs/paper/05_reproduce.ipynb #e60e5d5b
 import html
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -53,24 +53,28 @@ class Item:
     results: Results
     state: State
     fault: str = ""  # what is wrong with its inputs, in one line
+    absent: str = ""  # which inputs our own runs have not made, in one line
 
 # %% ../../nbs/paper/05_reproduce.ipynb #e851ffea
 def _judge_item(request: Request, artefact: Artefact, results: Results, tracer: CodeTracer) -> Item:
+    fault = absent = ""
     try:
-        now = ingredients(request.study, artefact, results, request.palette, tracer)
-        return Item(artefact, results, judge(artefact.name, request.folder, now))
+        if not (absent := results.absent(artefact)):
+            now = ingredients(request.study, artefact, results, request.palette, tracer)
+            return Item(artefact, results, judge(artefact.name, request.folder, now))
     except InputError as error:
-        then = judge(artefact.name, request.folder, Ingredients({}, {}, {}))
-        state = "missing" if then.state == "missing" else "stale"
-        return Item(
-            artefact, results, replace(then, state=state, reasons=(str(error),)), str(error)
-        )
+        fault = str(error)
+    then = judge(artefact.name, request.folder, Ingredients({}, {}, {}))
+    state = "missing" if then.state == "missing" else "stale"
+    why = replace(then, state=state, reasons=(fault or absent,))
+    return Item(artefact, results, why, fault, absent)
 
 
 def survey(request: Request, network: bool = False) -> list[Item]:
     """State of every artefact; with `network`, absent published files are fetched first (progress bar).
 
-    An artefact with a damaged input is stale (or missing) and its `fault` says what is wrong.
+    An artefact with a damaged input is stale (or missing) and its `fault` says what is wrong; one whose inputs our
+    own runs have not made, and `absent` says which.
     """
     study, items, reasons = request.study, [], {}
     if request.source == "published" and not request.results_dir and network:
@@ -106,28 +110,32 @@ def make(
 ) -> list[Outcome]:
     """Run the notebook of every artefact that is not fresh (of all with `force`); returns how each run ended.
 
-    Notebooks with a damaged input are left out. Raises `InputError` if another process works in the same folder.
+    Notebooks with a damaged input are left out, and so are artefacts with an absent one. Raises `InputError` if
+    another process works in the same folder.
     """
     faulty = {i.artefact.notebook for i in items if i.fault}
-    wanted = [i for i in items if force or i.state.state != "fresh"]
-    stale = {i.artefact.notebook: i.results.source for i in wanted}
-    notebooks = request.study.notebooks()
-    runs = [_run(request, notebooks[n], source) for n, source in stale.items() if n not in faulty]
+    able = [i for i in items if not i.absent and i.artefact.notebook not in faulty]
+    sources = {
+        i.artefact.notebook: i.results.source for i in able if force or i.state.state != "fresh"
+    }
+    parts = {n: [i.artefact for i in able if i.artefact.notebook == n] for n in sources}
+    runs = [_run(request, parts[n], source) for n, source in sources.items()]
     with run_lock(request.folder / "figures.lock", f"{request.folder}"):
         return run_notebooks(runs, jobs, quiet=quiet)
 
 # %% ../../nbs/paper/05_reproduce.ipynb #e382571d
-def comparison(request: Request) -> pd.DataFrame:
-    """The comparisons of all artefacts of the study, one below the other."""
-    paths = [request.folder / f"{a.name}.compare.csv" for a in request.study.artefacts]
+def comparison(request: Request, left_out: Collection[str] = ()) -> pd.DataFrame:
+    """The comparisons of all artefacts of the study but those `left_out`, one below the other."""
+    names = [a.name for a in request.study.artefacts if a.name not in left_out]
+    paths = [request.folder / f"{name}.compare.csv" for name in names]
     tables = [read_comparison(path) for path in paths if path.is_file()]
     filled = [table for table in tables if len(table)]
     return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=COLUMNS)
 
 
 def disagreements(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of a comparison that neither agree nor are excused (as printed, synthetic)."""
-    return table[~table["verdict"].isin((*GOOD, "as printed", "synthetic"))]
+    """Rows of a comparison that neither agree nor are excused (as printed, synthetic, own run)."""
+    return table[~table["verdict"].isin((*GOOD, "as printed", "synthetic", "own run"))]
 
 # %% ../../nbs/paper/05_reproduce.ipynb #fe22f1b5
 PAGE = """<!doctype html>
@@ -143,7 +151,8 @@ td, th { padding: 2px 8px; border-bottom: 1px solid #e5e5e5; text-align: left; v
 .bad { color: crimson; font-weight: bold } summary { cursor: pointer } code { font-size: 12px }
 </style></head><body>
 <h1>{{ title }}</h1>
-{% if synthetic %}<p class="synthetic"><b>Synthetic.</b> Not the published data but seeded stand-ins:
+{% if synthetic %}<p class="synthetic"><b>Synthetic.</b>
+{% if own %}Not of recorded people: our own runs on synthetic data:{% else %}Not the published data but seeded stand-ins:{% endif %}
 {{ synthetic | join(", ") }}. {{ reason }}</p>{% endif %}
 <p>{{ verdicts }}</p>
 <nav><ul>{% for f in figures %}<li><a href="#{{ f.name }}">{{ f.name }}</a>: {{ f.title }}</li>{% endfor %}</ul></nav>
@@ -194,7 +203,8 @@ def _provenance(state: State) -> list[tuple[str, str]]:
 
 def _entry(request: Request, item: Item, table: pd.DataFrame) -> dict:
     """What the page shows of one artefact; paths relative to the page."""
-    name, study, receipt = item.artefact.name, request.study.name, item.state.receipt
+    name, study = item.artefact.name, request.study.name
+    receipt = None if item.absent else item.state.receipt  # an older picture is of other results
     own, outputs = table[table["figure"] == name], list(receipt.outputs) if receipt else []
     caption = read_provenance(request.folder / f"{name}.png").caption if receipt else ""
     executed = f"notebooks/{item.artefact.notebook}.ipynb"
@@ -217,7 +227,7 @@ def _entry(request: Request, item: Item, table: pd.DataFrame) -> dict:
 
 def write_page(request: Request, items: Sequence[Item]) -> Path:
     """Write `index.html` beside the study's folder; returns its path."""
-    table = comparison(request)
+    table = comparison(request, [i.artefact.name for i in items if i.absent])
     figures = [_entry(request, item, table) for item in items]
     page = (
         Environment(autoescape=True)
@@ -228,6 +238,7 @@ def write_page(request: Request, items: Sequence[Item]) -> Path:
             verdicts=_count(table),
             summary=_html_table(summary(table), index=True) if len(table) else "",
             synthetic=[f["name"] for f in figures if f["synthetic"]],
+            own=request.source == "runs",
             reason=next((i.results.reason for i in items if i.results.reason), ""),
         )
     )

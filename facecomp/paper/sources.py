@@ -71,6 +71,7 @@ class Results:
     source: str
     locate: Callable[[str], Path | None] = field(repr=False)
     reason: str = ""
+    folder: str = ""  # of the files, where it is one
 
     def has(self, name: str) -> bool:
         """Is the result file there?"""
@@ -99,6 +100,17 @@ class Results:
             if self.source == "published"
             else read_receipt(receipt_path(path.parent, name)).data
         )
+
+    def absent(self, artefact: Artefact) -> str:
+        """Which files of an artefact our own runs have not made (yet), in one line; empty if none, or for other sources.
+
+        Raises `InputError` for a file that is there but damaged.
+        """
+        names = [
+            f"{n}.pickle" for n in artefact.inputs if self.source == "runs" and not self.has(n)
+        ]
+        word = "is" if len(names) == 1 else "are"
+        return f"{' and '.join(names)} {word} not in {self.folder}" if names else ""
 
 # %% ../../nbs/paper/03_sources.ipynb #8d59416e
 STAND_IN_SEED = 0
@@ -202,4 +214,4 @@ def open_results(
         return Results(study.name, "synthetic", stand_in.locate, reason)
     if source == "synthetic" and not results_dir:
         ensure_stand_ins(study, folder)
-    return Results(study.name, source, _with_receipts(folder))
+    return Results(study.name, source, _with_receipts(folder), folder=str(folder))

@@ -234,7 +234,8 @@ def describe_approaches(runs: Mapping[str, Sequence]) -> str:
             said.setdefault(run.approach, set()).add(f"{what}, {run.epochs} epochs")
     texts = {approach: " or ".join(sorted(what)) for approach, what in said.items()}
     if sources := {r.source for r in read if r.approach == "Approach 3"}:
-        texts["Approach 3"] = f"models of {len(sources)} persons"
+        n = len(sources)
+        texts["Approach 3"] = f"models of {n} persons" if n > 1 else "model of another person"
     return "; ".join(f"{a}: {texts[a]}" for a in APPROACHES if a in texts)
 
 

@@ -20,8 +20,8 @@ REGIONS: tuple[str, ...] = tuple(f"{PLANE}_region{k}" for k in (1, 2, 3, 4))
 
 
 def au_shares(frames: pd.DataFrame, zeros: bool = True) -> dict[str, float]:
-    """Share of the frames in which each AU is present; `zeros=False` leaves absent AUs out."""
-    shares = {au: float(frames[au].mean()) for au in AU12}
+    """Share of the frames in which each AU is present, 0 without frames; `zeros=False` leaves absent AUs out."""
+    shares = {au: float(frames[au].mean()) if len(frames) else 0.0 for au in AU12}
     return shares if zeros else {au: share for au, share in shares.items() if share}
 
 
@@ -36,6 +36,10 @@ def region_cut(plane: pd.DataFrame, region: pd.DataFrame) -> tuple[str, str, flo
     The axis and side with the widest gap are taken. Raises `InputError` if no such line cuts the region off.
     """
     inside = plane.index.isin(region.index)
+    if inside.all() or not inside.any():
+        raise InputError(
+            f"region of {len(region)} of {len(plane)} frames: there is nothing to cut off"
+        )
     found = []
     for axis in ("Dim1", "Dim2"):
         values = plane[axis].to_numpy()
@@ -50,13 +54,20 @@ def region_cut(plane: pd.DataFrame, region: pd.DataFrame) -> tuple[str, str, flo
 
 def check_subset(plane: pd.DataFrame, region: pd.DataFrame, name: str) -> None:
     """Raise `InputError` unless the rows of `region` are rows of `plane`, with the same labels and values."""
+    if region.empty:
+        return
     if not region.index.isin(plane.index).all() or not region.equals(plane.loc[region.index]):
         raise InputError(f"{name}: is not a subset of {PLANE}")
 
 # %% ../../nbs/psm/04_embedding.ipynb #4e0d827b
 def plane_numbers(tables: Mapping[str, pd.DataFrame]) -> dict[str, object]:
-    """Everything that the supplement's plane shows, under the keys of the list of expected numbers."""
+    """Everything that the supplement's plane shows, under the keys of the list of expected numbers.
+
+    Raises `InputError` if there are no frames.
+    """
     plane = tables[PLANE]
+    if plane.empty:
+        raise InputError(f"{PLANE}: holds no frames")
     counts = plane["label"].value_counts().sort_index()
     numbers: dict[str, object] = {
         "n_rows": {name: len(table) for name, table in tables.items()},

@@ -12,7 +12,7 @@ __all__ = ['METHOD_COLORS', 'MODEL_COLORS', 'APPROACH_COLORS', 'CURVE_COLORS', '
            'disfa_activity', 'disfa_summary', 'draw_supp_disfa', 'numbers_supp_disfa']
 
 # %% ../../nbs/psm/10_figures.ipynb #ba8d5b79
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from ..paper.figures import choose_colors, color_map, figure_style
+from ..paper.figures import choose_colors, color_map, figure_style, set_range
 from facecomp.psm.action_units import (
     APPROACHES,
     AU8,
@@ -33,6 +33,7 @@ from facecomp.psm.action_units import (
     PRINTED_MEANS,
     activity,
     approach_scores,
+    approaches_in,
     au_means,
     by_action_unit,
     ci95_halfwidth,
@@ -50,6 +51,7 @@ from facecomp.psm.clusters import (
     sparse_profiles,
 )
 from .embedding import PLANE, REGIONS, au_shares, region_cut
+from ..records.files import InputError
 from .neutral_faces import stack_faces
 
 # %% ../../nbs/psm/10_figures.ipynb #75d90f08
@@ -112,13 +114,20 @@ def mean_bars(
             ax=axes,
             **INTERVAL,
         )
-        axes.set(xlabel=labels[0], ylabel=labels[1], ylim=limits, title=title)
+        set_range(axes, limits)
+        axes.set(xlabel=labels[0], ylabel=labels[1], title=title)
     return figure
 
 # %% ../../nbs/psm/10_figures.ipynb #49d4dad0
 def _part_groups(axes: Axes, n: int) -> None:
     for i in range(n):
         axes.axvline(0.5 + i, color="black", alpha=0.3, linewidth=0.8)
+
+
+def _mark_empty(axes: Axes, order: Sequence[str], found: Collection[str]) -> None:
+    for i in (i for i, name in enumerate(order) if name not in found):
+        place = {"transform": axes.get_xaxis_transform(), "rotation": 90, "ha": "center"}
+        axes.text(i, 0.03, "not scored for any person", color="0.5", fontsize=13, **place)
 
 
 def grouped_bars(
@@ -147,36 +156,45 @@ def grouped_bars(
             ax=axes,
             **INTERVAL,
         )
+        set_range(axes, limits)
         _part_groups(axes, len(order))
+        _mark_empty(axes, order, set(table.loc[table[y].notna(), x]))
         axes.axhline(1, color="black")
-        axes.set(xlabel="", ylim=limits, title=title)
+        axes.set(xlabel="", title=title)
         axes.set_ylabel(ylabel, size=16)
         axes.tick_params(labelsize=15)
         axes.legend(title=None, fontsize=14, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 # %% ../../nbs/psm/10_figures.ipynb #0a4f8545
-def draw_fig2a(scores: pd.DataFrame, palette: str = "published") -> Figure:
-    """Average F1 of the four methods, across persons (from `method_scores`)."""
-    labels = ("Models", "3-cross validation Person-independent F1 score")
-    colors = choose_colors(METHOD_COLORS, palette)
-    return mean_bars(scores, "Model", "avg_f1_score", colors, (12, 8), labels, (0.25, 0.38))
+def _present(colors: Mapping[str, str], palette: str, found: Collection[str]) -> dict[str, str]:
+    """Colours of the names that are there, in order."""
+    return {name: c for name, c in choose_colors(colors, palette).items() if name in found}
 
 
-def draw_fig2b(scores: pd.DataFrame, palette: str = "published") -> Figure:
+def draw_fig2a(scores: pd.DataFrame, palette: str = "published", folds: int = 3) -> Figure:
+    """Average F1 of the methods, across persons (from `method_scores`)."""
+    kind = f"{folds}-cross validation" if folds else "Cross-validation"
+    colors = _present(METHOD_COLORS, palette, set(scores["Model"]))
+    size, labels = (max(5, 3 * len(colors)), 8), ("Models", f"{kind} Person-independent F1 score")
+    return mean_bars(scores, "Model", "avg_f1_score", colors, size, labels, (0.25, 0.38))
+
+
+def draw_fig2b(scores: pd.DataFrame, palette: str = "published", folds: int = 3) -> Figure:
     """The same per action unit (from `method_scores_by_au`)."""
-    label = "3-cross-validation Person independent F1 score per action units"
-    colors = choose_colors(METHOD_COLORS, palette)
+    kind = f"{folds}-cross-validation" if folds else "Cross-validation"
+    label = f"{kind} Person independent F1 score per action units"
+    colors = _present(METHOD_COLORS, palette, set(scores["Model"]))
     return grouped_bars(scores, ("AU", "Model", "f1_score"), AU8, colors, label, (0, 0.8))
 
 
-def numbers_fig2a(scores: pd.DataFrame) -> dict[str, float]:
+def numbers_fig2a(scores: pd.DataFrame, folds: int = 3) -> dict[str, float]:
     """mean, ci95_halfwidth and fold means of each method."""
     numbers: dict[str, float] = {}
     for method, values in scores.groupby("Model", sort=False)["avg_f1_score"]:
         numbers[f"mean/{method}"] = float(np.mean(values))
         numbers[f"ci95_halfwidth/{method}"] = ci95_halfwidth(values)
-        for k, mean in enumerate(fold_blocks(values), 1):
+        for k, mean in enumerate(fold_blocks(values, folds) if folds else (), 1):
             numbers[f"fold_mean/{method}/fold{k}"] = float(mean)
     return numbers
 
@@ -202,16 +220,20 @@ def draw_fig3a(averages: pd.DataFrame, palette: str = "published") -> Figure:
     labels = ("Models", "Person-dependent F1 scores")
     colors = choose_colors(MODEL_COLORS, palette)
     figure = mean_bars(averages, "Model", "f1_score", colors, (6, 8), labels, (0.6, 0.85))
-    figure.axes[0].set_yticks(np.arange(0.6, 0.851, 0.05))
+    if figure.axes[0].get_ylim() == (0.6, 0.85):
+        figure.axes[0].set_yticks(np.arange(0.6, 0.851, 0.05))
     return figure
+
+
+def _score_label(long: pd.DataFrame) -> str:
+    return f"F1 score ({long['bootstrap'].nunique()} Bootstraps)"
 
 
 def draw_fig3b(long: pd.DataFrame, palette: str = "published") -> Figure:
     """The same per action unit (rows of `person_scores` with a column Model)."""
     colors = choose_colors(MODEL_COLORS, palette)
-    return grouped_bars(
-        long, ("AU", "Model", "f1_score"), AU12, colors, "F1 score (100 Bootstraps)", (0.6, 1)
-    )
+    columns = ("AU", "Model", "f1_score")
+    return grouped_bars(long, columns, AU12, colors, _score_label(long), (0.6, 1))
 
 
 def numbers_fig3a(averages: pd.DataFrame) -> dict[str, float]:
@@ -234,6 +256,10 @@ def numbers_fig3b(long: pd.DataFrame) -> dict[str, float]:
     return {**numbers, "rows_per_model": len(groups["PSM"])}
 
 # %% ../../nbs/psm/10_figures.ipynb #0463d0cc
+def _person_figure(n: int) -> Figure:
+    return Figure(figsize=(max(6.4, 0.2 * n + 0.4), 4.8))
+
+
 def _person_axis(axes: Axes, persons: Sequence[str]) -> None:
     axes.set_xticks(range(len(persons)), persons, rotation=90)
     axes.set_xlim(-0.7, len(persons) - 0.3)
@@ -242,7 +268,7 @@ def _person_axis(axes: Axes, persons: Sequence[str]) -> None:
 def draw_fig4a(differences: Mapping[str, float], palette: str = "published") -> Figure:
     """Difference of the number of clusters, GM - PSM, by person (from `count_differences`)."""
     with figure_style("white"):
-        figure = Figure(figsize=(6.4, 4.8))
+        figure = _person_figure(len(differences))
         axes = figure.subplots()
         color = choose_colors({"difference": "C0"}, palette)["difference"]
         axes.scatter(
@@ -250,7 +276,9 @@ def draw_fig4a(differences: Mapping[str, float], palette: str = "published") -> 
         )
         axes.axhline(0, color="red", linestyle="--")
         _person_axis(axes, list(differences))
-        axes.set_yticks(range(-3, 4))
+        reach = max(3, int(np.ceil(np.abs(list(differences.values())).max())))
+        step = -(-reach // 6) if reach > 3 else 1
+        axes.set_yticks(range(-step * -(-reach // step), reach + step, step))
         axes.set_ylabel("Number of clusters difference by subject (GM-PSM)", size=10)
     return figure
 
@@ -259,7 +287,7 @@ def draw_fig4b(counts: pd.DataFrame, palette: str = "published") -> Figure:
     """Number of novel clusters by person (from `novel_counts`)."""
     colors = choose_colors(MODEL_COLORS, palette)
     with figure_style("white"):
-        figure = Figure(figsize=(6.4, 4.8))
+        figure = _person_figure(len(counts))
         axes = figure.subplots()
         for model, marker, alpha in (("PSM", "o", 0.5), ("GM", "P", 1.0)):
             axes.scatter(
@@ -273,6 +301,8 @@ def draw_fig4b(counts: pd.DataFrame, palette: str = "published") -> Figure:
             )
         _person_axis(axes, list(counts.index))
         axes.yaxis.get_major_locator().set_params(integer=True)
+        if not counts.to_numpy().any():
+            axes.set_yticks([0, 1])
         axes.set_ylabel("Number of novel meaningful clusters")
         axes.legend(bbox_to_anchor=(1.2, 0.6))
     return figure
@@ -331,14 +361,38 @@ def heat_map(
     return mesh
 
 
+def _say(axes: Axes, text: str) -> None:
+    """A sentence in the place of a picture."""
+    axes.set_axis_off()
+    middle = {"ha": "center", "va": "center", "transform": axes.transAxes}
+    axes.text(0.5, 0.5, text, color="0.4", fontsize=10, **middle)
+
+
+def _sizes(matrix: pd.DataFrame) -> str:
+    return f"{len(matrix.index)} of the PSM, {len(matrix.columns)} of the GM"
+
+
+def _nothing(text: str) -> Figure:
+    with figure_style("white"):
+        figure = Figure(figsize=(6.4, 2.4))
+        _say(figure.subplots(), text)
+    return figure
+
+
 def draw_match(axes: Axes, matrix: pd.DataFrame, title: str, palette: str = "published") -> Any:
-    """Heat map of a match matrix; names of novel clusters are starred. Returns the mesh, for a colour bar."""
+    """Heat map of a match matrix; names of novel clusters are starred. Returns the mesh, for a colour bar.
+
+    Where there is nothing to match, the picture says so and there is no mesh.
+    """
+    axes.set_title(title, fontsize=10)
+    if matrix.empty:
+        _say(axes, f"nothing to match: clusters with an\nactive action unit: {_sizes(matrix)}")
+        return None
     novel, mesh = novel_in(matrix), heat_map(axes, matrix, palette, 1)
     rows = [f"★ {n}" if n in novel["PSM"] else n for n in matrix.index]
     columns = [f"★ {n}" if n in novel["GM"] else n for n in matrix.columns]
     axes.set_yticks(np.arange(len(rows)) + 0.5, rows, fontsize=8)
     axes.set_xticks(np.arange(len(columns)) + 0.5, columns, rotation=90, fontsize=8)
-    axes.set_title(title, fontsize=10)
     return mesh
 
 
@@ -354,8 +408,8 @@ def _sheet(part: Any, tables: Mapping[str, pd.DataFrame], person: str, palette: 
     mesh = draw_match(match, matrix, title, palette)
     box = match.get_position()
     match.set_position([box.x0, box.y0, 0.35, box.height])
-    bar = part.add_axes([box.x0 + 0.37, box.y0, 0.01, box.height])
-    part.colorbar(mesh, cax=bar)
+    if mesh is not None:
+        part.colorbar(mesh, cax=part.add_axes([box.x0 + 0.37, box.y0, 0.01, box.height]))
 
 # %% ../../nbs/psm/10_figures.ipynb #3d3bebcd
 def draw_sheet(
@@ -373,9 +427,11 @@ def draw_fig4c(
     persons: Mapping[str, Mapping[str, pd.DataFrame]], palette: str = "published"
 ) -> Figure:
     """Sheets of several persons, one above the other."""
+    if not persons:
+        return _nothing("no example persons in these results")
     n = max(tables[m]["label"].nunique() for tables in persons.values() for m in MODELS)
     with figure_style("white"):
-        figure = Figure(figsize=(1.8 * n, 8.5 * len(persons)))
+        figure = Figure(figsize=(max(12, 1.8 * n), 8.5 * len(persons)))
         parts = np.atleast_1d(figure.subfigures(len(persons), 1))
         for part, (person, tables) in zip(parts, persons.items(), strict=True):
             _sheet(part, tables, person, palette)
@@ -386,15 +442,21 @@ def draw_supp_clusters(
     persons: Mapping[str, Mapping[str, pd.DataFrame]], palette: str = "published"
 ) -> Figure:
     """Match matrices of all persons, five in a row."""
-    rows = -(-len(persons) // 5)
+    if not persons:
+        return _nothing("there are no other persons: all are in Figure 4")
+    columns = min(5, max(2, len(persons)))
+    rows = -(-len(persons) // columns)
     with figure_style("white"):
-        figure = Figure(figsize=(20, 4.2 * rows), layout="constrained")
-        axes = figure.subplots(rows, 5, squeeze=False).ravel()
+        figure = Figure(figsize=(4 * columns, 4.2 * rows), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
         for ax in axes[len(persons) :]:
             ax.set_axis_off()
+        meshes = []
         for ax, (person, tables) in zip(axes, persons.items(), strict=False):
-            mesh = draw_match(ax, match_matrix(tables["PSM"], tables["GM"]), person, palette)
-        figure.colorbar(mesh, ax=axes, shrink=0.4, label="match (scaled)")
+            matrix = match_matrix(tables["PSM"], tables["GM"])
+            meshes.append(draw_match(ax, matrix, person, palette))
+        for mesh in [m for m in meshes if m is not None][-1:]:
+            figure.colorbar(mesh, ax=axes, shrink=0.4, label="match (scaled)")
     return figure
 
 # %% ../../nbs/psm/10_figures.ipynb #5c891c0e
@@ -413,13 +475,21 @@ def numbers_fig4c(persons: Mapping[str, Mapping[str, pd.DataFrame]]) -> dict[str
     return numbers
 
 
+def _mean_match(matrix: pd.DataFrame) -> float | None:
+    """Mean of the entries that are numbers; None without any."""
+    values = matrix.to_numpy()
+    if np.isnan(values).any():
+        values = values[~np.isnan(values)]
+    return float(values.mean()) if values.size else None
+
+
 def numbers_supp_clusters(persons: Mapping[str, Mapping[str, pd.DataFrame]]) -> dict[str, Any]:
     """Novel clusters, mean of the match matrix and number of labels (noise included) of each person."""
     numbers: dict[str, Any] = {}
     for person, tables in persons.items():
         matrix = match_matrix(tables["PSM"], tables["GM"])
         numbers[f"{person}/novel"] = novel_in(matrix)
-        numbers[f"{person}/metric_mean"] = float(matrix.to_numpy().mean())
+        numbers[f"{person}/metric_mean"] = _mean_match(matrix)
         numbers[f"{person}/n_clusters"] = {m: len(cluster_counts(tables[m])) for m in ("GM", "PSM")}
     return numbers
 
@@ -429,11 +499,11 @@ def transfer_scores(
 ) -> dict[str, dict]:
     """Approach -> person -> scores, for the approaches whose data are at hand.
 
-    `psm`: Figure 3's PSM scores, which are approach 1's; `runs`: Figure 5's result file, or None if it is lost.
+    `psm`: Figure 3's PSM scores, which are approach 1's; `runs`: Figure 5's result file, or None if there is none.
     """
     if runs is None:
         return {"Approach 1": dict(psm)}
-    return {approach: approach_scores(runs, approach) for approach in APPROACHES}
+    return {approach: approach_scores(runs, approach) for approach in approaches_in(runs)}
 
 
 def _hatch(axes: Axes, x: float, height: float, width: float, color: str) -> None:
@@ -449,15 +519,16 @@ def _hatch(axes: Axes, x: float, height: float, width: float, color: str) -> Non
     axes.bar(x, height, width, fill=False, edgecolor="0.3", linestyle=":")
 
 
-def draw_fig5a(scores: Mapping[str, Mapping], palette: str = "published") -> Figure:
-    """Mean F1 of the four approaches (from `transfer_scores`); those without data as printed, hatched."""
-    colors = choose_colors(APPROACH_COLORS, palette)
+def draw_fig5a(
+    scores: Mapping[str, Mapping], palette: str = "published", quoted: bool = True
+) -> Figure:
+    """Mean F1 of the approaches (from `transfer_scores`); with `quoted`, those without data as printed, hatched."""
+    colors = _present(APPROACH_COLORS, palette, APPROACHES if quoted else scores)
     parts = [pd.DataFrame({"Approach": a, "f1_score": flat_scores(s)}) for a, s in scores.items()]
     labels = ("Different Models", "Person-dependent F1 scores")
-    figure = mean_bars(
-        pd.concat(parts), "Approach", "f1_score", colors, (18, 8), labels, (0.35, 0.85)
-    )
-    for i, approach in enumerate(APPROACHES):
+    size = (max(5, 4.5 * len(colors)), 8)
+    figure = mean_bars(pd.concat(parts), "Approach", "f1_score", colors, size, labels, (0.35, 0.85))
+    for i, approach in enumerate(colors):
         if approach not in scores:
             _hatch(figure.axes[0], i, PRINTED_MEANS[approach], 0.8, colors[approach])
             figure.axes[0].text(
@@ -466,13 +537,14 @@ def draw_fig5a(scores: Mapping[str, Mapping], palette: str = "published") -> Fig
     return figure
 
 
-def draw_fig5b(long: pd.DataFrame, palette: str = "published") -> Figure:
+def draw_fig5b(long: pd.DataFrame, palette: str = "published", quoted: bool = True) -> Figure:
     """The same per action unit (rows of `person_scores` with a column Approach)."""
-    colors = choose_colors(APPROACH_COLORS, palette)
+    there = set(long["Approach"])
+    colors = _present(APPROACH_COLORS, palette, APPROACHES if quoted else there)
     columns = ("AU", "Approach", "f1_score")
-    figure = grouped_bars(long, columns, AU12, colors, "F1 score (100 Bootstraps)", (0, 1))
-    axes, width = figure.axes[0], 0.8 / len(APPROACHES)
-    lost = [a for a in APPROACHES if a not in set(long["Approach"])]
+    figure = grouped_bars(long, columns, AU12, colors, _score_label(long), (0, 1))
+    axes, width = figure.axes[0], 0.8 / len(colors)
+    lost = [a for a in colors if a not in there]
     for approach in lost:
         shift = (APPROACHES.index(approach) + 0.5) * width - 0.4
         for i, au in enumerate(AU12):
@@ -482,48 +554,52 @@ def draw_fig5b(long: pd.DataFrame, palette: str = "published") -> Figure:
     return figure
 
 
-def numbers_fig5a(scores: Mapping[str, Mapping]) -> dict[str, float]:
-    """Mean of all values of each approach; printed means where the data are lost."""
+def numbers_fig5a(scores: Mapping[str, Mapping], quoted: bool = True) -> dict[str, float]:
+    """Mean of all values of each approach; with `quoted`, printed means where the data are lost."""
     ours = {a: float(flat_scores(s).mean()) for a, s in scores.items()}
-    return {f"mean/{a}": ours.get(a, PRINTED_MEANS.get(a)) for a in APPROACHES}
+    known = {**PRINTED_MEANS, **ours} if quoted else ours
+    return {f"mean/{a}": known[a] for a in APPROACHES if a in known}
 
 
-def numbers_fig5b(long: pd.DataFrame) -> dict[str, float]:
-    """Mean of each approach and action unit; read-off bars where the data are lost."""
+def numbers_fig5b(long: pd.DataFrame, quoted: bool = True) -> dict[str, float]:
+    """Mean of each approach and action unit; with `quoted`, read-off bars where the data are lost."""
     ours = {
-        a: {au: float(v.mean()) for au, v in by_action_unit(part).items()}
+        a: {au: float(v.mean()) for au, v in by_action_unit(part).items() if v.size}
         for a, part in long.groupby("Approach")
     }
-    return {
-        f"mean/{a}/{au}": ours.get(a, PRINTED_BARS.get(a))[au] for a in APPROACHES for au in AU12
-    }
+    known = {**PRINTED_BARS, **ours} if quoted else ours
+    return {f"mean/{a}/{au}": v for a in APPROACHES for au, v in known.get(a, {}).items()}
 
 # %% ../../nbs/psm/10_figures.ipynb #10eeb841
 def draw_faces(rows: Mapping[str, Sequence[Any]], titles: Mapping[str, str]) -> Figure:
-    """Rows of pictures (3, H, W) in 0..1, a title for each row, no axes."""
+    """Rows of pictures (3, H, W) in 0..1, a title for each row, no axes; raises `InputError` without any."""
     stacks = {name: stack_faces(faces) for name, faces in rows.items()}
+    if not stacks:
+        raise InputError("pictures of faces: there is no row of them")
     n = max(len(stack) for stack in stacks.values())
     with figure_style("white"):
-        figure = Figure(figsize=(20 / 8 * n, 3.0 * len(stacks)))
-        for part, (name, stack) in zip(
-            figure.subfigures(len(stacks), 1), stacks.items(), strict=True
-        ):
+        figure = Figure(figsize=(max(7.0, 20 / 8 * n), 3.0 * len(stacks)))
+        parts = np.atleast_1d(figure.subfigures(len(stacks), 1))
+        for part, (name, stack) in zip(parts, stacks.items(), strict=True):
             part.suptitle(titles[name], fontsize=12, y=0.97)
-            for ax, face in zip(part.subplots(1, n), stack, strict=False):
-                ax.imshow(face.transpose(1, 2, 0), interpolation="nearest")
+            axes = part.subplots(1, n, squeeze=False)[0]
+            for ax in axes:
                 ax.set_axis_off()
+            for ax, face in zip(axes, stack, strict=False):
+                ax.imshow(face.transpose(1, 2, 0), interpolation="nearest")
             part.subplots_adjust(left=0.01, right=0.99, bottom=0.02, top=0.87, wspace=0.04)
     return figure
 
 # %% ../../nbs/psm/10_figures.ipynb #05f112bd
 def draw_fig6(means: pd.DataFrame, palette: str = "published") -> Figure:
-    """Average F1 over epochs, PSM and PSM_wCTL (from `epoch_means`); epoch 1 is not drawn."""
-    colors, drawn = choose_colors(CURVE_COLORS, palette), drawn_epochs(means)
+    """Average F1 over epochs, PSM and PSM_wCTL (from `epoch_means`), of the `drawn_epochs`."""
+    colors, drawn = _present(CURVE_COLORS, palette, means.columns), drawn_epochs(means)
     with figure_style("white"):
-        figure = Figure(figsize=(8, 5))
+        figure = Figure(figsize=(max(8, 0.25 * len(drawn)), 5))
         axes = figure.subplots()
-        for model in CURVE_COLORS:
-            axes.plot(range(len(drawn)), drawn[model], color=colors[model], label=model)
+        marker = "o" if len(drawn) < 10 else ""
+        for model, color in colors.items():
+            axes.plot(range(len(drawn)), drawn[model], color=color, label=model, marker=marker)
         axes.set_xticks(range(len(drawn)), drawn.index, rotation=90)
         axes.set(xlabel="Epochs (training time)", ylabel="Average F1 Scores")
         axes.legend(title="Model")
@@ -531,14 +607,14 @@ def draw_fig6(means: pd.DataFrame, palette: str = "published") -> Figure:
 
 
 def numbers_fig6(means: pd.DataFrame) -> dict[str, Any]:
-    """Means of all epochs, the epochs drawn, and whether CTL is above at all of them."""
+    """Means of all epochs, the epochs drawn, and whether CTL is above at all of them (if both are there)."""
+    models = [m for m in CURVE_COLORS if m in means]
     numbers: dict[str, Any] = {
-        f"mean/{m}/{epoch}": float(means.loc[epoch, m])
-        for epoch in means.index
-        for m in CURVE_COLORS
+        f"mean/{m}/{epoch}": float(means.loc[epoch, m]) for epoch in means.index for m in models
     }
     numbers["epochs_drawn"] = list(drawn_epochs(means).index)
-    numbers["wctl_above_psm_all_epochs"] = bool((means["PSM_wCTL"] > means["PSM"]).all())
+    if len(models) == 2:
+        numbers["wctl_above_psm_all_epochs"] = bool((means["PSM_wCTL"] > means["PSM"]).all())
     return numbers
 
 # %% ../../nbs/psm/10_figures.ipynb #ad44a596
@@ -546,7 +622,7 @@ def draw_table_aus(table: pd.DataFrame, palette: str = "published") -> Figure:
     """Persons x AU12: a filled cell where the AU is scored (from `au_table`), with totals."""
     color = choose_colors(MODEL_COLORS, palette)["PSM"]
     with figure_style("white"):
-        figure = Figure(figsize=(8, 9))
+        figure = Figure(figsize=(8, max(1.8, 9 + 0.3 * (len(table) - 27))))
         axes = figure.subplots()
         axes.imshow(
             table.to_numpy(),
@@ -573,25 +649,48 @@ def numbers_table_aus(table: pd.DataFrame) -> dict[str, int]:
     return {**numbers, "person_au_pairs": int(table.sum().sum())}
 
 # %% ../../nbs/psm/10_figures.ipynb #588ff56e
+def _equal_axes(axes: Axes, plane: pd.DataFrame) -> None:
+    """One unit for both axes; a narrow cloud of points gets room at its sides."""
+    axes.set_aspect("equal")
+    spans = plane[["Dim1", "Dim2"]].max() - plane[["Dim1", "Dim2"]].min()
+    for axis, place in (("Dim1", axes.set_xlim), ("Dim2", axes.set_ylim)):
+        if spans[axis] < 0.6 * spans.max():
+            middle = (plane[axis].max() + plane[axis].min()) / 2
+            place(middle - 0.4 * spans.max(), middle + 0.4 * spans.max())
+            axes.locator_params(axis="x" if axis == "Dim1" else "y", nbins=4)
+
+
 def _scatter_plane(
     axes: Axes, plane: pd.DataFrame, colors: Any, title: str, size: float = 14
 ) -> None:
     axes.scatter(plane["Dim1"], plane["Dim2"], c=colors, s=size, linewidths=0)
     axes.set_title(title, fontsize=10)
-    axes.set_aspect("equal")
+
+
+def _circle_region(axes: Axes, k: int, region: pd.DataFrame) -> None:
+    """Rings around the frames of a region that no line cuts off, its number beside the first."""
+    place = {"color": "crimson", "fontsize": 9, "textcoords": "offset points", "xytext": (5, 5)}
+    axes.scatter(region["Dim1"], region["Dim2"], s=60, facecolors="none", edgecolors="crimson")
+    for x, y in region[["Dim1", "Dim2"]].to_numpy()[:1]:
+        axes.annotate(f"region {k}", (x, y), **place)
 
 
 def _draw_regions(axes: Axes, tables: Mapping[str, pd.DataFrame]) -> None:
     """Lines that cut the regions off, each with its number at the region's side."""
+    cuts: dict[tuple[str, str, float], list[str]] = {}
     for k, name in enumerate(REGIONS, 1):
-        axis, side, cut = region_cut(tables[PLANE], tables[name])
+        try:
+            cuts.setdefault(region_cut(tables[PLANE], tables[name]), []).append(str(k))
+        except InputError:  # no line does: empty, everything, or not at an edge
+            _circle_region(axes, k, tables[name])
+    for (axis, side, cut), numbers in cuts.items():
         line, place = (axes.axvline, (cut, 0.5)) if axis == "Dim1" else (axes.axhline, (0.5, cut))
         line(cut, color="crimson", linestyle="--", linewidth=1)
         kind = axes.get_xaxis_transform() if axis == "Dim1" else axes.get_yaxis_transform()
         shift = 1 if side == ">" else -1
         offset = (12 * shift, 0) if axis == "Dim1" else (0, 8 * shift)
         axes.annotate(
-            f"region {k}",
+            f"region {', '.join(numbers)}",
             place,
             xycoords=kind,
             xytext=offset,
@@ -605,8 +704,13 @@ def _draw_regions(axes: Axes, tables: Mapping[str, pd.DataFrame]) -> None:
 
 
 def draw_supp_embedding(tables: Mapping[str, pd.DataFrame], palette: str = "published") -> Figure:
-    """The plane by person, by cluster and by each AU, and AU shares of its four regions."""
+    """The plane by person, by cluster and by each AU, and AU shares of its four regions.
+
+    Raises `InputError` if there are no frames.
+    """
     plane, colors = tables[PLANE], choose_colors(MODEL_COLORS, palette)
+    if plane.empty:
+        raise InputError(f"{PLANE}: holds no frames")
     with figure_style("white"):
         figure = Figure(figsize=(18, 17), layout="constrained")
         top, middle, bottom = figure.subfigures(3, 1, height_ratios=(5, 7, 3))
@@ -614,6 +718,7 @@ def draw_supp_embedding(tables: Mapping[str, pd.DataFrame], palette: str = "publ
         persons = plane["SN"].astype("category").cat.codes
         hues = np.array(sns.husl_palette(persons.max() + 1))[persons]
         _scatter_plane(by_person, plane, hues, "coloured by person, with the four regions", 22)
+        _equal_axes(by_person, plane)
         _draw_regions(by_person, tables)
         _label_clusters(by_label, plane, palette)
         for ax, au in zip(middle.subplots(2, 6).ravel(), AU12, strict=True):
@@ -622,6 +727,7 @@ def draw_supp_embedding(tables: Mapping[str, pd.DataFrame], palette: str = "publ
             ax.scatter(
                 plane.loc[active, "Dim1"], plane.loc[active, "Dim2"], s=16, color=colors["PSM"]
             )
+            _equal_axes(ax, plane)
             ax.tick_params(labelsize=6)
         for ax, (k, name) in zip(
             bottom.subplots(1, 4, sharey=True), enumerate(REGIONS, 1), strict=True
@@ -641,24 +747,29 @@ def draw_supp_embedding(tables: Mapping[str, pd.DataFrame], palette: str = "publ
 
 def _label_clusters(axes: Axes, plane: pd.DataFrame, palette: str) -> None:
     labels = sorted(plane["label"].unique())
-    safe = (
-        sns.color_palette("colorblind", len(labels))
-        if palette == "colorblind"
-        else sns.color_palette("tab10")
-    )
+    name = "colorblind" if palette == "colorblind" else "tab10"
+    safe = sns.color_palette(name) if len(labels) <= 10 else sns.husl_palette(len(labels))
     for i, label in enumerate(labels):
         part = plane[plane["label"] == label]
         color = "0.8" if label == -1 else safe[i]
         axes.scatter(
             part["Dim1"], part["Dim2"], s=22, color=[color], label=f"{label}: {len(part)} frames"
         )
-    axes.legend(title="cluster (-1: noise)", fontsize=8)
+    place = {"ncols": -(-len(labels) // 20)}  # a long list stands beside the picture
+    if len(labels) > 6:
+        place |= {"loc": "upper left", "bbox_to_anchor": (1.02, 1)}
+    axes.legend(title="cluster (-1: noise)", fontsize=8, **place)
     axes.set_title("coloured by cluster of the shown frames", fontsize=10)
-    axes.set_aspect("equal")
+    _equal_axes(axes, plane)
 
 # %% ../../nbs/psm/10_figures.ipynb #00e811d1
 def disfa_activity(persons: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Long table person, AU, count, share, scored, n_frames from each person's table of frames."""
+    """Long table person, AU, count, share, scored, n_frames from each person's table of frames.
+
+    Raises `InputError` if there is no person.
+    """
+    if not persons:
+        raise InputError("cluster files: hold none of the persons whose action units are listed")
     parts = [
         activity(frames).rename_axis("AU").reset_index().assign(person=person, n_frames=len(frames))
         for person, frames in persons.items()
@@ -681,11 +792,12 @@ def disfa_summary(summary: pd.DataFrame) -> pd.DataFrame:
 def draw_supp_disfa(
     table: pd.DataFrame, listed: Mapping[str, Sequence[str]], palette: str = "published"
 ) -> Figure:
-    """Heat map of shares (per cent), persons x AU12; bold where above 2 %, framed where the published list differs."""
+    """Heat map of shares (per cent), persons x AU12; bold where above 2 %, framed where the list of AUs differs."""
     shares = table.pivot(index="person", columns="AU", values="share")[list(AU12)] * 100
-    frames = table.groupby("person")["n_frames"].first()
+    shares = shares.loc[list(dict.fromkeys(table["person"]))]
+    frames, bright = table.groupby("person")["n_frames"].first(), 0.4 * np.nanmax(shares)
     with figure_style("white"):
-        figure = Figure(figsize=(11, 11))
+        figure = Figure(figsize=(11, max(2.5, 11 + 0.36 * (len(shares) - 27))))
         axes = figure.subplots()
         mesh = heat_map(axes, shares, palette)
         figure.colorbar(mesh, ax=axes, label="% of the frames")
@@ -694,11 +806,11 @@ def draw_supp_disfa(
             person, au, value = shares.index[i], AU12[j], shares.iloc[i, j]
             weight, color = (
                 ("bold" if value > 2 else "normal"),
-                ("white" if value < 35 else "black"),
+                ("white" if value < bright else "black"),
             )
             middle = {"ha": "center", "va": "center", "fontsize": 8}
             axes.text(j + 0.5, i + 0.5, f"{value:.1f}", weight=weight, color=color, **middle)
-            if (value > 2) != (au in listed[person]):
+            if (value > 2) != (au in listed.get(person, ())):
                 frame = Rectangle((j + 0.04, i + 0.04), 0.92, 0.92, fill=False, ec="cyan", lw=2)
                 axes.add_patch(frame)
         axes.set_yticks(np.arange(len(shares)) + 0.5, [f"{p} ({frames[p]})" for p in shares.index])
@@ -707,7 +819,7 @@ def draw_supp_disfa(
 
 
 def numbers_supp_disfa(table: pd.DataFrame, listed: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """Frames, counts and shares of each person; pairs above 2 %; where this differs from the published list."""
+    """Frames, counts and shares of each person; pairs above 2 %; where this differs from the list of AUs."""
     numbers: dict[str, Any] = {}
     for person, part in table.groupby("person", sort=False):
         numbers[f"n_frames/{person}"] = int(part["n_frames"].iloc[0])
@@ -716,6 +828,6 @@ def numbers_supp_disfa(table: pd.DataFrame, listed: Mapping[str, Sequence[str]])
     numbers["pairs_above_2_percent"] = int(table["scored"].sum())
     rows = table[["person", "AU", "scored"]].itertuples(index=False)
     numbers["differs_from_list"] = [
-        f"{p}/{au}" for p, au, scored in rows if scored != (au in listed[p])
+        f"{p}/{au}" for p, au, scored in rows if scored != (au in listed.get(p, ()))
     ]
     return numbers

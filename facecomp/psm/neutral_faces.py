@@ -17,9 +17,13 @@ from ..records.files import InputError
 def stack_faces(faces: Sequence[Any]) -> np.ndarray:
     """Pictures (3, H, W) with values 0..1 as one float64 array (n, 3, H, W).
 
-    Raises `InputError` for other shapes or values.
+    Raises `InputError` for no pictures, other or different shapes, or other values.
     """
-    array = np.stack([np.asarray(face, np.float64) for face in faces])
+    arrays = [np.asarray(face, np.float64) for face in faces]
+    if len({a.shape for a in arrays}) != 1:
+        shapes = ", ".join(sorted({str(a.shape) for a in arrays}))
+        raise InputError(f"pictures of one shape are expected, not {shapes or 'none at all'}")
+    array = np.stack(arrays)
     if array.ndim != 4 or array.shape[1] != 3:
         raise InputError(f"pictures of shape {array.shape[1:]}: (3, H, W) is expected")
     if not (array.min() >= 0 and array.max() <= 1):

@@ -101,11 +101,11 @@ ARTEFACTS: tuple[Artefact, ...] = (
     _artefact(
         "fig2a",
         "paper_figure2",
-        "Which self-supervised method predicts AUs best across persons?",
+        "How well do self-supervised methods predict AUs across persons?",
         "Bootstraps_results_Figure2",
     ),
     _artefact(
-        "fig2b", "paper_figure2", "The four methods, per action unit", "Bootstraps_results_Figure2"
+        "fig2b", "paper_figure2", "The methods, per action unit", "Bootstraps_results_Figure2"
     ),
     _artefact(
         "fig3a",
@@ -129,7 +129,7 @@ ARTEFACTS: tuple[Artefact, ...] = (
     _artefact(
         "fig4c",
         "paper_figure4",
-        "Clusters in the space of action units: SN004 and SN018",
+        "Clusters in the space of action units: the example persons",
         FIG4_CLUSTERS,
     ),
     _artefact(
@@ -149,7 +149,7 @@ ARTEFACTS: tuple[Artefact, ...] = (
     ),
     _artefact("table_aus", "paper_table_aus", "Action units scored for each person", AUS),
     _artefact(
-        "supp_clusters", "paper_supplement_clusters", "Clusters of the other 25 persons", CLUSTERS
+        "supp_clusters", "paper_supplement_clusters", "Clusters of the other persons", CLUSTERS
     ),
     _artefact(
         "supp_embedding",
@@ -167,7 +167,7 @@ ARTEFACTS: tuple[Artefact, ...] = (
     _artefact(
         "supp_disfa",
         "paper_supplement_disfa",
-        "DISFA: how often each person shows each action unit",
+        "How often each person shows each action unit",
         CLUSTERS,
         FIG4_CLUSTERS,
         AUS,

@@ -13,7 +13,7 @@ ARGS ?=
 .PHONY: help install reproduce test lab bench lock export check clean
 
 help:
-	@echo "make reproduce   rebuild every figure and table and compare them with the paper"
+	@echo "make reproduce   rebuild every figure and table, compare them with the paper; train two synthetic participants"
 	@echo "make test        run all tests (notebooks and pytest)"
 	@echo "make lab         open JupyterLab"
 	@echo "make bench       time our functions against plain loops, in the same run"
@@ -39,6 +39,9 @@ $(READY): requirements.lock pyproject.toml
 
 reproduce: $(READY)
 	$(BIN)/facecomp reproduce --jobs $(JOBS) $(ARGS)
+	@echo; echo "Two synthetic participants: models trained and analysed, and the paper's figures drawn from them"
+	$(BIN)/facecomp batch nbs/psm/run_cohort.ipynb
+	$(BIN)/facecomp figures psm --source runs --results-dir results/synthetic/psm_cohort/results --out figures/own --jobs $(JOBS)
 
 test: $(READY)
 	$(BIN)/python tests/run_notebooks.py --jobs $(JOBS)
@@ -58,7 +61,7 @@ check: export
 	$(BIN)/ruff check facecomp tests
 
 bench: $(READY)
-	@for name in psm_analysis frame_store synthetic_faces prepare psm_step; do \
+	@for name in psm_analysis frame_store synthetic_faces prepare psm_step psm_precision; do \
 		echo "bench/$$name.py"; OMP_NUM_THREADS=1 $(BIN)/python bench/$$name.py | tee bench/results/$$name.md; done
 
 lock: $(READY)

@@ -7,6 +7,7 @@ __all__ = ['Options', 'make_fabric', 'seed_all']
 
 # %% ../../nbs/training/00_options.ipynb #65b55ef2
 import os
+import warnings
 from dataclasses import dataclass
 from typing import Literal
 
@@ -58,6 +59,9 @@ def make_fabric(options: Options) -> Fabric:
     if options.precision == "16" and (options.device == "cpu" or not gpu):
         raise InputError("precision 16: not on the CPU; use bf16 or 32")
     try:
+        warnings.filterwarnings(
+            "ignore", message="The `srun` command"
+        )  # batch starts its own steps
         return Fabric(
             accelerator=options.device,
             devices=world // nodes,

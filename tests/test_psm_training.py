@@ -1,21 +1,29 @@
 """PSM training: every approach resumes bit-equal after kill -9; published files and outputs; bad input."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from facecomp.data.store import open_store
+from facecomp.faces.images import read_image
 from facecomp.faces.synthetic import participant, record
 from facecomp.faces.writing import write_frames
+from facecomp.psm import frames as frames_module
 from facecomp.psm import people, training
 from facecomp.psm.networks import KEYS
-from facecomp.psm.training import Config, Training, main
+from facecomp.psm.training import Config, Training, frames_identity, load_frames, main
+from facecomp.psm.transforms import collate, evaluation_image
 from facecomp.records.files import InputError, sha256_file
-from facecomp.training.config import from_command_line
+from facecomp.training.config import from_command_line, settings
 
 SMALL = {"epochs": 2, "batch_size": 2, "width": 16, "vgg": "random", "sheet_epochs": 0, "device": "cpu", "progress": False}
 
@@ -27,14 +35,14 @@ from facecomp.psm import training
 torch.set_num_threads(1)
 
 def child(values, die):
-    count, step = 0, training.TrainStep.__call__
-    def counted(self, *a, **k):
+    count, pictures = 0, training.batch_pictures
+    def counted(*a):
         nonlocal count
         count += 1
         if die is not None and count > die:
             os.kill(os.getpid(), signal.SIGKILL)
-        return step(self, *a, **k)
-    training.TrainStep.__call__ = counted
+        return pictures(*a)
+    training.batch_pictures = counted
     training.Training(training.Config(**values), "synthetic").train()
 
 for values, die in json.load(sys.stdin):
@@ -102,6 +110,276 @@ def test_kills_at_random_steps_change_nothing(data, tmp_path, approach):
     losses = [(folder / "losses.txt").read_text() for folder in folders]
     assert all(equal(one, other) for other in others)
     assert len(set(history)) == len(set(losses)) == 1 and len(losses[0].splitlines()) == 3
+
+
+def cut_and_whole(data: Path, tmp_path: Path, **more) -> tuple[Path, Path]:
+    """Folders of a run that was killed in its second epoch and went on, and of one that was not."""
+    whole = values(data, tmp_path / "whole", "PSM", checkpoint_steps=1, **more)
+    cut = values(data, tmp_path / "cut", "PSM", checkpoint_steps=1, **more)
+    assert drive([(whole, None), (cut, 3), (cut, None)]) == [0, -9, 0]
+    folders = Config(**whole).folder, Config(**cut).folder
+    assert len({(folder / "history.csv").read_text() for folder in folders}) == 1
+    assert equal(*(weights(folder, 2) for folder in folders))
+    return folders
+
+
+def totals(folder: Path) -> np.ndarray:
+    return np.atleast_1d(np.genfromtxt(folder / "history.csv", delimiter=",", names=True)["total"])
+
+
+def test_bf16_trains_and_resumes_bit_equal(data, tmp_path):
+    plain = Training(Config(**values(data, tmp_path / "plain", "PSM"))).train()
+    folder, _ = cut_and_whole(data, tmp_path, precision="bf16")
+    apart = np.abs(totals(folder) / totals(plain) - 1)
+    assert (apart > 1e-6).all() and (apart < 0.02).all()  # it was used, and is nearly the same
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "g++")), reason="torch.compile needs a C++ compiler")
+def test_compiled_code_trains_and_resumes_bit_equal(data, tmp_path):
+    """Compiling takes a minute or more when PyTorch's cache is empty."""
+    plain = Training(Config(**values(data, tmp_path / "plain", "PSM"))).train()
+    folder, _ = cut_and_whole(data, tmp_path, compile=True)
+    assert np.allclose(totals(folder), totals(plain), rtol=1e-4)
+    assert not equal(weights(folder, 2), weights(plain, 2))  # other code, other rounding
+
+
+def test_compile_compiles_the_step_once_with_the_draws_of_plain_code(data, tmp_path, monkeypatch):
+    """With a back end that only traces, compiled and plain runs are the same bits."""
+    compiled, compile_ = [], torch.compile
+
+    def traced(function, fullgraph, dynamic, options):
+        def backend(graph, inputs):
+            compiled.append(graph)
+            return graph.forward
+
+        assert options == {"fallback_random": True}  # what makes the draws of compiled code those of plain code
+        return compile_(function, fullgraph=fullgraph, dynamic=dynamic, backend=backend)
+
+    monkeypatch.setattr(training.torch, "compile", traced)
+    plain = Training(Config(**values(data, tmp_path / "plain", "PSM"))).train()
+    assert not compiled
+    made = Training(Config(**values(data, tmp_path / "made", "PSM", compile=True, sheet_epochs=1))).train()
+    assert len(compiled) == 1  # the whole step; sheets, of another batch size, add none
+    assert equal(weights(made, 2), weights(plain, 2))
+    assert (made / "history.csv").read_text() == (plain / "history.csv").read_text()
+
+
+def test_what_a_device_cannot_do_is_refused_in_one_line(data, tmp_path, monkeypatch, capsys):
+    half = values(data, tmp_path, "PSM", precision="16")
+    options = [f"--{k}={json.dumps(v) if isinstance(v, bool) else v}" for k, v in half.items()]
+    assert main(options) == 2
+    assert capsys.readouterr().err.strip() == "facecomp: precision 16: not on the CPU; use bf16 or 32"
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(InputError, match="no C\\+\\+ compiler .no-such-compiler. here"):
+        Training(Config(**values(data, tmp_path, "PSM", compile=True))).train()
+
+
+def test_every_setting_says_what_it_is():
+    assert [s.name for s in settings(Config).values() if not s.comment] == []
+
+
+# ---------------------------------------------------------------- the store of frames
+
+
+@pytest.fixture
+def tree(tmp_path) -> Path:
+    """Two persons with frames of several sizes, in jpg and png, and a list of both."""
+    root = tmp_path / "set" / "people"
+    rng = np.random.default_rng(5)
+    for name in ("A", "B"):
+        folder = root / name / "face_only_aligned"
+        folder.mkdir(parents=True)
+        for k in (10, 2, 0, 7, 30):
+            picture = rng.integers(0, 256, (90 + k, 70, 3), dtype=np.uint8)
+            Image.fromarray(picture).save(folder / f"frame{k}.{'png' if k == 7 else 'jpg'}", quality=90)
+    (root / "list.txt").write_text("B/face_only_aligned\nA/face_only_aligned\nB/face_only_aligned\n")
+    return root
+
+
+def of(tree: Path, approach: str = "PSM", **more) -> Config:
+    gm = approach.startswith("GM")
+    place = {"datapath": str(tree / "list.txt" if gm else tree), "person": "" if gm else "A"}
+    return Config(**{**place, "approach": approach, "savemodel": str(tree.parent / "models"), **more})
+
+
+def plainly(config: Config) -> torch.Tensor:
+    """Frames decoded one by one, as they always were."""
+    folders, _ = frames_module.frame_folders(config)
+    names = [(f, n) for f in folders for n in frames_module._folder_names(f, config)]
+    return collate([evaluation_image(Image.fromarray(read_image(f / n))) for f, n in names])
+
+
+def stores(place: Path) -> list[Path]:
+    return sorted(p.parent for p in place.glob("*/store.json"))
+
+
+@pytest.fixture
+def decoded(monkeypatch) -> list[str]:
+    """Names of the files that are decoded from now on."""
+    names, decode = [], frames_module._decoded
+
+    def noted(file):
+        names.append(file.name)
+        return decode(file)
+
+    monkeypatch.setattr(frames_module, "_decoded", noted)
+    return names
+
+
+@pytest.mark.parametrize("mode", ["corrected", "compat"])
+@pytest.mark.parametrize("approach", ["PSM", "PSM_wCTL", "GM"])
+def test_frames_are_the_same_bits_in_the_same_order_with_and_without_a_store(tree, decoded, monkeypatch, approach, mode):
+    listing = list(Path.iterdir(tree / "A" / "face_only_aligned"))
+    given = {k: [listing[i] for i in order] for k, order in enumerate(([3, 1, 4, 0, 2], [0, 2, 1, 4, 3]))}
+    config, iterdir = of(tree, approach, mode=mode), Path.iterdir
+    for order in given.values():  # another listing by the system changes the order, never a frame
+        monkeypatch.setattr(
+            Path, "iterdir", lambda p, o=order: iter(o) if p.parent.name == "A" and p.name != "A" else iterdir(p)
+        )
+        found, lines = load_frames(config)
+        wanted, _ = load_frames(of(tree, approach, mode=mode, store="none"))
+        assert torch.equal(found.pixels, plainly(config)) and found.pixels.is_contiguous()
+        assert frames_identity(found) == frames_identity(wanted) and lines == ([0] if approach != "GM" else [0, 1, 0])
+        if approach == "PSM" and mode == "compat":
+            assert [name.rpartition("/")[2] for name in found.names] == [p.name for p in order]
+    assert len(stores(tree.parent / ".facecomp" / "frames")) == (2 if approach == "GM" else 1)
+
+
+def test_all_runs_of_a_folder_share_one_store(tree, decoded):
+    load_frames(of(tree))
+    assert len(decoded) == 5
+    for config in (of(tree, "PSM_wCTL"), of(tree, mode="compat"), of(tree)):
+        load_frames(config)
+    assert len(decoded) == 5
+    load_frames(of(tree, "GM"))
+    assert len(decoded) == 10  # B only
+    [a, b] = stores(tree.parent / ".facecomp" / "frames")
+    index = open_store(a).index
+    assert index["frame"].tolist() == [0, 2, 7, 10, 30] and index["source"][2] == "frame7.png"
+    assert set(index["participant"]) == {"A"} and set(index["video"]) == {"face_only_aligned"}
+    shutil.copytree(tree.parent, tree.parent.parent / "moved")
+    assert stores(tree.parent.parent / "moved" / ".facecomp" / "frames")[0].name == a.name
+
+
+def dated_back(path: Path, data: bytes) -> None:
+    """Other bytes of the same number under the same date."""
+    before = path.stat()
+    assert len(data) == before.st_size
+    path.write_bytes(data)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_a_store_is_never_stale(tree, decoded):
+    folder = tree / "A" / "face_only_aligned"
+    for k, size in ((2, 3), (10, 3)):
+        Image.fromarray(np.full((64, 64, 3), 40 * size + k, np.uint8)).save(folder / f"frame{k}.jpg")
+    load_frames(of(tree))
+    same = (folder / "frame10.jpg").read_bytes()
+    changes = [
+        lambda: dated_back(folder / "frame2.jpg", same),
+        lambda: (folder / "frame0.jpg").write_bytes(same),
+        lambda: (folder / "frame30.jpg").rename(folder / "frame31.jpg"),
+        lambda: (folder / "frame32.jpg").write_bytes(same),
+        lambda: (folder / "frame31.jpg").unlink(),
+    ]
+    for change in changes:
+        change()
+        decoded.clear()
+        found, _ = load_frames(of(tree))
+        assert torch.equal(found.pixels, plainly(of(tree))) and len(decoded) == len(found)
+    decoded.clear()
+    load_frames(of(tree))
+    assert decoded == []
+
+
+def test_a_damaged_store_is_made_anew(tree, decoded):
+    wanted = load_frames(of(tree))[0].pixels
+    [store] = stores(tree.parent / ".facecomp" / "frames")
+
+    def flip(name: str) -> None:
+        content = bytearray((store / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (store / name).write_bytes(content)
+
+    damages = [lambda: flip("frames.u8"), lambda: flip("index.parquet"), lambda: (store / "store.json").write_text("{}")]
+    damages += [lambda: (store / "store.json").unlink(), lambda: (store / "frames.u8").write_bytes(b"")]
+    for damage in damages:
+        damage()
+        decoded.clear()
+        assert torch.equal(load_frames(of(tree))[0].pixels, wanted) and len(decoded) == 5
+
+
+def test_the_place_of_the_store(tree, tmp_path, decoded):
+    load_frames(of(tree, store=str(tmp_path / "cache")))
+    assert len(stores(tmp_path / "cache")) == 1 and not (tree.parent / ".facecomp").exists()
+    (tree.parent / ".facecomp").write_text("a file: no folder can be made here")
+    load_frames(of(tree))
+    assert len(stores(tree.parent / "models" / ".frames")) == 1
+    decoded.clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_frames(of(tree))
+        assert decoded == []
+        load_frames(of(tree, store="none"))
+    with pytest.warns(UserWarning, match="no store of frames, decoded at each start: .*(directory|File exists)"):
+        found, _ = load_frames(of(tree, store=str(tree.parent / ".facecomp" / "inside")))
+    assert torch.equal(found.pixels, plainly(of(tree)))
+
+
+def test_a_store_that_may_only_be_read_is_used(tree, decoded, monkeypatch):
+    load_frames(of(tree))
+    decoded.clear()
+
+    def refused(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(frames_module, "run_lock", refused)
+    load_frames(of(tree))
+    assert decoded == [] and not (tree.parent / "models").exists()
+
+
+@pytest.mark.parametrize("store", ["", "none"])
+def test_a_file_that_is_no_frame_is_named(tree, store):
+    (tree / "A" / "face_only_aligned" / "frame3.jpg").write_bytes(b"no image")
+    with pytest.raises(InputError, match="frame3.jpg: cannot be read as an image"):
+        load_frames(of(tree, store=store))
+    (tree / "A" / "face_only_aligned" / "frame3.jpg").unlink()
+    assert len(load_frames(of(tree, store=store))[0]) == 5  # what was half-built is finished
+
+
+LAUNCHERS = """
+import json, sys, time
+from pathlib import Path
+from facecomp.psm import frames
+from facecomp.psm.config import Config
+
+config, count = Config(**json.loads(sys.argv[1])), 0
+decode = frames._decoded
+def slow(file):
+    global count
+    count += 1
+    time.sleep(0.1)
+    return decode(file)
+frames._decoded = slow
+print("ready", flush=True)
+sys.stdin.readline()
+print(frames.frames_identity(frames.load_frames(config)[0]), count)
+"""
+
+
+def test_of_two_launchers_one_decodes_and_the_other_waits(tree):
+    given = {"datapath": str(tree), "person": "A", "savemodel": str(tree.parent / "models")}
+    command = [sys.executable, "-c", LAUNCHERS, json.dumps(given)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen(command, **pipes) for _ in range(2)]
+    assert [p.stdout.readline() for p in both] == ["ready\n"] * 2
+    for p in both:
+        p.stdin.write("go\n")
+        p.stdin.flush()
+    said = [p.communicate(timeout=120)[0].split() for p in both]
+    assert {identity for identity, _ in said} == {frames_identity(load_frames(of(tree, store="none"))[0])}
+    assert sorted(int(count) for _, count in said) == [0, 5]
 
 
 def test_another_seed_or_a_forgotten_optimiser_is_seen(data, tmp_path):

@@ -20,6 +20,7 @@ from facecomp.faces.writing import write_frames
 from facecomp.psm import frames as frames_module
 from facecomp.psm import people, training
 from facecomp.psm.networks import KEYS
+from facecomp.psm.pairs import persons
 from facecomp.psm.training import Config, Training, frames_identity, load_frames, main
 from facecomp.psm.transforms import collate, evaluation_image
 from facecomp.records.files import InputError, sha256_file
@@ -525,3 +526,17 @@ def test_synthetic_people_for_a_trial(tmp_path):
     made = people.make_synthetic(tmp_path, "crowd", "GM_wCTL", frames=4)
     frames, lines = training.load_frames(Config(str(made), approach="GM_wCTL", batch_size=2))
     assert len(frames) == 12 and len(lines) == 24 and frames.counts == (4, 4, 4)
+
+
+def test_a_prepared_person_with_one_video_is_found(tmp_path):
+    one = people.make_person(tmp_path / "made", "SYN01", 4)
+    prepared = tmp_path / "psm" / "P01"
+    prepared.mkdir(parents=True)
+    one.rename(prepared / "monday")  # <participant>/<video>/face_only_aligned, as `facecomp data prepare` writes
+    (tmp_path / "psm" / ".facecomp").mkdir()
+    config = Config(str(tmp_path / "psm"), "P01", batch_size=2)
+    frames, _ = training.load_frames(config)
+    assert len(frames) == 4 and persons(tmp_path / "psm", "all") == ["P01"]
+    people.make_person(prepared, "tuesday", 4)
+    with pytest.raises(InputError, match=r"2 videos \(monday, tuesday\).*as person"):
+        training.load_frames(config)

@@ -187,7 +187,7 @@ def list_lines(
 def persons(root: Path | str, wanted: str | Sequence[str]) -> list[str]:
     """Folders of the persons to train; "all": every sub-folder, in natural order. Raises `InputError`."""
     try:
-        there = [e.name for e in Path(root).iterdir() if e.is_dir()]
+        there = [e.name for e in Path(root).iterdir() if e.is_dir() and e.name[0] != "."]
     except OSError as error:
         raise InputError(f"{shown(root)}: cannot be listed ({error.strerror})") from error
     if wanted == "all":

@@ -35,6 +35,7 @@ class Cohort:
     general_model: str = ""  # checkpoint to use as general model; empty: train one
     out: str = "results/synthetic/psm_cohort"  # everything is written below it
     frames: int = 80  # of a synthetic participant
+    fps: float = 5.0  # of a synthetic participant: few, so that much happens in few frames
     strangers: int = 4  # synthetic people of the general model
     epochs: int = 2  # of PSM and PSM_wCTL; paper: 500
     general_epochs: int = 2  # of GM
@@ -106,15 +107,18 @@ def persons_folder(cohort: Cohort) -> Path:
     if cohort.data:
         return Path(cohort.data)
     root = cohort.home / "frames"
-    return [make_synthetic(root, name, "PSM", cohort.frames) for name in cohort.names][0]
+    return [
+        make_synthetic(root, name, "PSM", cohort.frames, fps=cohort.fps) for name in cohort.names
+    ][0]
 
 
 def another_folder(cohort: Cohort) -> Path | None:
     """Folder of the participants' frames and labels of another day; None if there is none."""
     if cohort.data:
         return Path(cohort.another) if cohort.another else None
-    home = cohort.home / "frames" / f"{cohort.frames}_frames_another"
-    return [make_person(home, name, cohort.frames, seed=1) for name in cohort.names][0].parent
+    home = cohort.home / "frames" / f"{cohort.frames}_frames_{cohort.fps:g}_fps_another"
+    made = [make_person(home, name, cohort.frames, 1, cohort.fps) for name in cohort.names]
+    return made[0].parent
 
 
 def labels_folder(cohort: Cohort) -> Path:
@@ -127,7 +131,7 @@ def general_list(cohort: Cohort) -> Path:
     if cohort.general:
         return Path(cohort.general)
     root, number = cohort.home / "frames", cohort.strangers
-    return make_synthetic(root, "STRANGER", "GM", cohort.frames, number)
+    return make_synthetic(root, "STRANGER", "GM", cohort.frames, number, cohort.fps)
 
 # %% ../../nbs/psm/13_cohort.ipynb #9eafd9af
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ def _aligned(recording: Recording) -> Iterator[np.ndarray]:
         yield rule(picture, Face(box_of_points(points), points, 1.0)).image
 
 
-def make_person(home: Path | str, name: str, frames: int, seed: int = 0) -> Path:
+def make_person(home: Path | str, name: str, frames: int, seed: int = 0, fps: float = 25.0) -> Path:
     """Write frames (64 x 64) and `aus.csv` of a synthetic person into `<home>/<name>`; what is whole is kept.
 
     Another `seed`: the same person does something else.
@@ -50,7 +50,7 @@ def make_person(home: Path | str, name: str, frames: int, seed: int = 0) -> Path
     folder = Path(home, name)
     if (folder / "aus.csv").is_file() and len(list((folder / FRAMES).glob("*.jpg"))) == frames:
         return folder
-    recording = record(synthetic_person(person_seed(name), name), frames, size=96, seed=seed)
+    recording = record(synthetic_person(person_seed(name), name), frames, fps, size=96, seed=seed)
     table = pd.DataFrame(np.asarray(recording.aus).round(3), columns=list(AU12))
     table.insert(0, "frame", range(frames))
     write_frames(folder / FRAMES, _aligned(recording), "frame{}.jpg")
@@ -64,18 +64,19 @@ def make_synthetic(
     approach: str,
     frames: int = 60,
     strangers: int = 3,  # people of a general model
+    fps: float = 25.0,  # fewer: more happens in as many frames
 ) -> Path:
     """Frames of synthetic participants; returns the folder of persons, or a list file for GM approaches.
 
     A general model learns from `<person>_0`, `<person>_1`, ...; each folder stands eight times in its list.
     """
-    home = Path(root, f"{frames}_frames")
+    home = Path(root, f"{frames}_frames_{fps:g}_fps")
     if approach.startswith("PSM"):
-        return make_person(home, person, frames).parent
+        return make_person(home, person, frames, fps=fps).parent
     names = [f"{person}_{k}" for k in range(strangers)]
     lines = [f"{name}/{FRAMES}" for name in names for _ in range(8)]
     for name in names:
-        make_person(home, name, frames)
+        make_person(home, name, frames, fps=fps)
     return write_atomic(home / f"{person}_{strangers}.txt", "\n".join(lines))
 
 # %% ../../nbs/psm/03_people.ipynb #6e589b97

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['EXAMPLES', 'CLAIMS', 'Collected', 'figure2', 'figure3', 'model_run', 'runs_of', 'figure5', 'figure6',
            'cluster_objects', 'plane', 'summary', 'face_objects', 'result_objects', 'write_results', 'interval',
-           'verdict', 'plain_means', 'epochs_to_reach', 'claims']
+           'verdict', 'plain_means', 'epochs_to_reach', 'claims', 'claims_page']
 
 # %% ../../nbs/psm/15_results.ipynb #1883a8ef
 import json
@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 from scipy import stats
 
+from ..paper.tables import format_table
 from .action_units import AU8, AU12, MODELS
 from .analysis import analysis_fault, analysis_folder, approach_keys
 from .clustering import label_table, plain_frame, plane_tables
@@ -227,7 +228,8 @@ def write_results(found: Collected, folder: Path) -> list[Path]:
     receipts.append(_receipt(found, folder, "tables", inputs, paths))
     table = claims(found)
     csv = write_atomic(folder / "claims.csv", table.to_csv(index=False, float_format="%.4f"))
-    receipts.append(_receipt(found, folder, "claims", inputs, [csv]))
+    page = write_atomic(folder / "claims.md", claims_page(found, table))
+    receipts.append(_receipt(found, folder, "claims", inputs, [csv, page]))
     return [*receipts, _receipt(found, folder, "cohort", inputs, receipts)]  # this one last
 
 
@@ -327,3 +329,27 @@ def _saved_epochs(
             "transfer learning saves epochs (epochs of PSM - epochs of Approach 2)", "random", saved
         )
     ]
+
+# %% ../../nbs/psm/15_results.ipynb #ef28dd13
+def claims_page(found: Collected, table: pd.DataFrame) -> str:
+    """The claims, mean F1 of every model and F1 at the saved epochs as a page of text."""
+    c = found.cohort
+    means = plain_means(found).pivot_table(index="test", columns="role", values="f1", sort=False)
+    epochs = (
+        found.epochs[found.epochs["test"] == "random"]
+        .groupby(["person", "approach", "epoch"])["f1"]
+        .mean()
+    )
+    curves = epochs.groupby(["approach", "epoch"]).mean().unstack("epoch")
+    kind = "**Synthetic participants.** " if c.kind == "synthetic" else ""
+    how = (
+        f"{kind}{len(c.names)} participants; PSM and PSM_wCTL {c.epochs} epochs, GM {c.general_epochs}, "
+        f"transfer {c.short_epochs}; batch {c.batch_size}, channels divided by {c.width}, loss network {c.vgg}."
+    )
+    parts = [
+        "# The paper's claims on this cohort", how, "Differences of F1 with 95 % intervals over participants.",
+        format_table(table, "github", False, 3), "## Mean F1 over participants",
+        format_table(means, "github", True, 3), "## Mean F1 at saved epochs (`random`)",
+        format_table(curves, "github", True, 3),
+    ]  # fmt: skip
+    return "\n\n".join(parts) + "\n"

@@ -192,7 +192,7 @@ def face_objects(found: Collected) -> dict[str, dict[str, list[torch.Tensor]]]:
     }
     noise = colour_noise(found.cohort.seed)
     pixels = (noise * 255).round().to(torch.uint8)
-    drawn = {"Original_input": list(noise.clone())}
+    drawn = {"Original_input": [picture.clone() for picture in noise]}
     for name, path in models.items():
         made = (
             neutral_faces(load_model(path), pixels).transpose(0, 3, 1, 2).astype(np.float32) / 255

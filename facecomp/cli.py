@@ -349,7 +349,8 @@ COMMANDS = {
         add_batch,
         "run a notebook for many participants; what has a valid receipt is not run again",
         "facecomp batch nbs/psm/run_train.ipynb --over participant=all -p data=/data/frames -p approach=PSM --jobs 2\n"
-        "  facecomp batch nbs/psm/run_train.ipynb --over participant=SN001,SN002 -p epochs=5 --dry-run",
+        "  facecomp batch nbs/psm/run_train.ipynb --over participant=SN001,SN002 -p epochs=5 --dry-run\n"
+        "  facecomp batch nbs/psm/run_train.ipynb --over participant=all -p data=/data/frames --slurm --time 08:00:00 --gpus 1",
     ),
     "doctor": (run_doctor, lambda c: None, "say what this machine has", "facecomp doctor"),
 }

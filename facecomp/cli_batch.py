@@ -90,7 +90,7 @@ def _defaults(notebook: Path) -> dict[str, Any]:
 def plan(notebook: Path, over: Sequence[str], given: Sequence[str]) -> list[NotebookRun]:
     """All runs of a batch, in the order of their values."""
     runs, chosen = study_runs(notebook), dict(parameter(text) for text in given)
-    lists = [over_values(text, chosen, runs) for text in over]
+    lists = [over_values(text, _defaults(notebook) | chosen, runs) for text in over]
     executed = project_root() / "results" / notebook.resolve().parent.name / "batch" / notebook.stem
     made = []
     for values in itertools.product(*(values for _, values in lists)):

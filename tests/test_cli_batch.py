@@ -64,9 +64,7 @@ def test_one_that_fails_does_not_stop_the_others(capsys, tmp_path, monkeypatch):
     assert code == 0 and "the receipt verifies" in out and "would run" not in out
 
 
-def test_status_shows_where_every_run_stands_and_a_run_that_is_held_is_not_started(
-    capsys, tmp_path, monkeypatch
-):
+def test_status_shows_where_every_run_stands_and_a_run_that_is_held_is_not_started(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(cli_batch, "project_root", lambda: tmp_path)
     monkeypatch.setattr(cli_batch, "run_notebooks", lambda todo, *_, **__: started.extend(todo) or [])
     started = []
@@ -100,7 +98,7 @@ def test_status_shows_where_every_run_stands_and_a_run_that_is_held_is_not_start
         (["nbs/psm/paper_figure2.ipynb"], "is not a run notebook"),
         (["nbs/faces/01_video.ipynb"], "is not a run notebook"),
         ([NOTEBOOK, "--over", "participant"], "--over participant"),
-        ([NOTEBOOK, "--over", "participant=all"], "needs -p data="),
+        ([NOTEBOOK, "--over", "approach=all"], "only participant=all is known"),
         ([NOTEBOOK, "-p", "epoch=3"], "did you mean 'epochs'?"),
         ([NOTEBOOK, "-p", "epochs"], "-p epochs"),
         ([NOTEBOOK, "--over", "seed=1,2"], "this one folder"),
@@ -121,3 +119,9 @@ def test_bad_input_is_one_line_and_code_2(capsys, arguments, words):
     assert cli.main(["batch", *arguments]) == 2
     error = capsys.readouterr().err.strip()
     assert words in error and "\n" not in error
+
+
+def test_all_without_data_are_two_synthetic_people(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli_batch, "project_root", lambda: tmp_path)
+    code, out, _ = run(capsys, tmp_path / "m", "--over", "participant=all", "--dry-run")
+    assert code == 0 and out.count("would run") == 2 and "SYN01" in out and "SYN02" in out

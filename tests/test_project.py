@@ -19,6 +19,8 @@ from facecomp.paper.reproduce import Request, comparison, disagreements
 from facecomp.paper.sources import load_study
 from facecomp.psm import study
 from facecomp.records.code import artefact_code
+from facecomp.records.files import sha256_file
+from facecomp.records.receipts import output_faults, read_receipt
 
 
 def tracked() -> list[Path]:
@@ -134,7 +136,22 @@ def test_no_picture_of_a_person_is_committed():
     names = [p.relative_to(ROOT).as_posix() for p in tracked()]
     shown = [n for n in names if Path(n).suffix in (".png", ".svg", ".jpg", ".pdf", ".gif", ".mp4")]
     assert [n for n in shown if Path(n).stem in faces] == []
-    assert [n for n in names if n.endswith((".pickle", ".pkl", ".pth", ".tar"))] == []
+    assert [n for n in names if n.endswith((".pkl", ".pth", ".tar", ".pt"))] == []
+
+
+def test_committed_results_are_synthetic_and_proven():
+    paths = [p for p in tracked() if p.suffix in (".pickle", ".parquet")]
+    published = {file.sha256 for file in load_study("psm").manifest.files}
+    proven = set()
+    for folder in {p.parent for p in paths}:
+        assert folder.parent == ROOT / "results", folder
+        for path in folder.glob("*.receipt.json"):
+            receipt = read_receipt(path)
+            assert receipt.data == "synthetic" and not output_faults(path), path
+            assert not receipt.dirty and len(receipt.commit) == 40, path
+            proven |= {folder / name for name in receipt.outputs}
+    assert paths and set(paths) <= proven
+    assert not {sha256_file(p) for p in paths} & published
 
 
 @pytest.fixture(scope="module")

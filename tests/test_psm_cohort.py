@@ -175,6 +175,19 @@ def test_another_general_model_makes_exactly_its_children_stale(made, tmp_path):
     assert analysis.analysis_fault(changed, "SYN01") == "GM is another"
 
 
+def test_other_frames_make_a_persons_models_stale(made):
+    frame = cohort.persons_folder(made) / "SYN02" / "face_only_aligned" / "frame3.jpg"
+    kept = frame.read_bytes()
+    frame.write_bytes(frame.with_name("frame9.jpg").read_bytes())
+    try:
+        cohort._identity_of.cache_clear()
+        assert cohort.part_fault(made, "SYN02", "own") == "PSM/SYN02: the frames are others"
+        assert cohort.part_fault(made, "SYN01", "own") == ""
+    finally:
+        frame.write_bytes(kept)
+        cohort._identity_of.cache_clear()
+
+
 def test_a_changed_label_or_table_makes_the_analysis_stale(made):
     table = cohort.persons_folder(made) / "SYN02" / "aus.csv"
     before = table.read_text()

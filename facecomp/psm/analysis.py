@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from .action_units import f1_score
+from .action_units import f1_score, read_run_name
 from facecomp.psm.clustering import (
     SHOWN_SETTING,
     all_settings,
@@ -25,7 +25,7 @@ from facecomp.psm.clustering import (
     n_clusters,
     sampled_rows,
 )
-from .codes import encode, load_model, neutral_faces
+from .codes import encode, load_model, neutral_faces, write_table
 from facecomp.psm.cohort import (
     Cohort,
     another_folder,
@@ -97,7 +97,7 @@ def epoch_models(cohort: Cohort, person: str) -> dict[tuple[str, int], Path]:
 
 # %% ../../nbs/psm/14_analysis.ipynb #818cdd0b
 class Scorer:
-    """Scores models of one person; codes of a model are made once."""
+    """Scores models of one person, all with one split."""
 
     def __init__(self, here: Session, there: Session | None, device: str, seed: int = 0):
         self.here, self.there, self.device = here, there, device
@@ -151,9 +151,14 @@ def untrained_codes(cohort: Cohort, pixels: Tensor) -> np.ndarray:
     return encode(networks, pixels)
 
 
-def score_models(scorer: Scorer, cohort: Cohort, models: Mapping[str, Path]) -> pd.DataFrame:
+def score_models(
+    scorer: Scorer,
+    cohort: Cohort,
+    models: Mapping[str, Path],
+    made: Mapping[str, tuple],  # codes that there are already
+) -> pd.DataFrame:
     """Score tables of all models and of the untrained encoder (run `untrained`)."""
-    tables = [scorer.rows(name, *scorer.codes(path)) for name, path in models.items()]
+    tables = [scorer.rows(n, *(made.get(n) or scorer.codes(p))) for n, p in models.items()]
     there = untrained_codes(cohort, scorer.there.pixels) if scorer.there else None
     tables.append(scorer.rows("untrained", untrained_codes(cohort, scorer.here.pixels), there))
     return pd.concat(tables, ignore_index=True)
@@ -201,26 +206,23 @@ def telling_frames(present: np.ndarray, number: int = 4) -> list[int]:
 
 # %% ../../nbs/psm/14_analysis.ipynb #4072b970
 def approach_faces(
-    session: Session, models: Mapping[str, Path], person: str, device: str
+    session: Session, models: Mapping[str, Path], device: str
 ) -> dict[str, np.ndarray]:
     """`Original_input` and `Approach1` ... -> (frames, 3, 64, 64) float32 in 0..1."""
     rows = telling_frames(session.present.to_numpy())
     pixels = session.pixels[rows]
     faces = {"Original_input": pixels.numpy().astype(np.float32) / 255}
-    for number, key in approach_keys(models, person).items():
+    for approach, key in approach_keys(models).items():
         made = neutral_faces(load_model(models[key], device), pixels)
-        faces[f"Approach{number}"] = made.transpose(0, 3, 1, 2).astype(np.float32) / 255
+        faces[approach.replace(" ", "")] = made.transpose(0, 3, 1, 2).astype(np.float32) / 255
     return faces
 
 
-def approach_keys(models: Mapping[str, Path], person: str) -> dict[int, str]:
-    """Approach -> key of one of its models, for those that there are."""
-    start, found = f"{person}_pretrained_on_", {}
+def approach_keys(models: Mapping[str, Path]) -> dict[str, str]:
+    """Approach -> key of one of its models, for those that there are, in order."""
+    found: dict[str, str] = {}
     for key in models:
-        if not key.startswith(start):
-            found.setdefault(1 if "_ALL_FRAMES_" in key else 4, key)
-        else:
-            found.setdefault(2 if key == f"{start}VoxCeleb" else 3, key)
+        found.setdefault(read_run_name(key).approach, key)
     return dict(sorted(found.items()))
 
 # %% ../../nbs/psm/14_analysis.ipynb #711ff078
@@ -236,9 +238,10 @@ def sessions(cohort: Cohort, person: str) -> tuple[Session, Session | None]:
     return here, open_session(other, other, person) if other else None
 
 
-def _ingredients(cohort: Cohort, person: str) -> tuple[dict, dict, dict[str, str]]:
+def _ingredients(
+    cohort: Cohort, person: str, here: Session, there: Session | None
+) -> tuple[dict, dict, dict[str, str]]:
     """Approach models, epoch models, and hashes of all that goes in."""
-    here, there = sessions(cohort, person)
     models, epochs = approach_models(cohort, person, len(here)), epoch_models(cohort, person)
     inputs = {name: sha256_file(path) for name, path in models.items()}
     inputs |= {f"{a}/epoch_{e}": sha256_file(path) for (a, e), path in epochs.items()}
@@ -254,7 +257,10 @@ def analysis_fault(cohort: Cohort, person: str) -> str:
     if not path.is_file():
         return "not made yet"
     try:
-        made, now = read_receipt(path).inputs, _ingredients(cohort, person)[2]
+        made, now = (
+            read_receipt(path).inputs,
+            _ingredients(cohort, person, *sessions(cohort, person))[2],
+        )
     except InputError as error:
         return str(error)
     changed = [name for name in {**made, **now} if made.get(name) != now.get(name)]
@@ -267,12 +273,6 @@ def _write_npz(path: Path, **arrays: np.ndarray) -> Path:
     return path
 
 
-def _write_table(path: Path, table: pd.DataFrame) -> Path:
-    with atomic_path(path) as part:
-        table.to_parquet(part, index=False)
-    return path
-
-
 def analyse(cohort: Cohort, person: str) -> str:
     """Analyse a participant unless the receipt proves it; returns a line that says what was done."""
     why, folder = analysis_fault(cohort, person), analysis_folder(cohort, person)
@@ -280,22 +280,24 @@ def analyse(cohort: Cohort, person: str) -> str:
         return f"{person}: analysed before"
     started = time.monotonic()
     device = "cpu" if cohort.device == "auto" else cohort.device
-    models, epochs, inputs = _ingredients(cohort, person)
     here, there = sessions(cohort, person)
+    approaches, epochs, inputs = _ingredients(cohort, person, here, there)
     scorer, present = Scorer(here, there, device), here.present.to_numpy()
-    gm, first = general_checkpoint(cohort), next(iter(models.values()))
-    codes = {"PSM": scorer.codes(first)[0], "GM": scorer.codes(gm)[0]}
+    models = {"GM": general_checkpoint(cohort), **approaches}
+    own = approach_keys(approaches)["Approach 1"]
+    made = {name: scorer.codes(models[name]) for name in ("GM", own)}
+    codes = {"PSM": made[own][0], "GM": made["GM"][0]}
     counts, clusters = cluster_models(codes, present)
     outputs = [
-        _write_table(folder / "scores.parquet", score_models(scorer, cohort, {"GM": gm, **models})),
-        _write_table(folder / "epochs.parquet", score_epochs(scorer, epochs)),
+        write_table(folder / "scores.parquet", score_models(scorer, cohort, models, made)),
+        write_table(folder / "epochs.parquet", score_epochs(scorer, epochs)),
         write_json(folder / "counts.json", counts),
-        _write_table(folder / "clusters.parquet", clusters),
+        write_table(folder / "clusters.parquet", clusters),
         _write_npz(folder / "codes.npz", codes=codes["GM"], present=present),
-        _write_npz(folder / "faces.npz", **approach_faces(there or here, models, person, device)),
+        _write_npz(folder / "faces.npz", **approach_faces(there or here, approaches, device)),
     ]
     _finish(cohort, person, inputs, outputs, time.monotonic() - started)
-    return f"{person}: {len(models) + 1} models scored, {time.monotonic() - started:.0f} s ({why})"
+    return f"{person}: {len(models)} models scored, {time.monotonic() - started:.0f} s ({why})"
 
 
 def _finish(cohort: Cohort, person: str, inputs: dict, outputs: list[Path], seconds: float) -> None:

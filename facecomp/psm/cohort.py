@@ -11,15 +11,16 @@ __all__ = ['PARTS', 'Cohort', 'persons_folder', 'another_folder', 'labels_folder
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from .pairs import persons
 from .people import make_person, make_synthetic
-from .runs import newest_model, why_not_done
-from .training import Config, Training, write_run_receipt
+from .runs import PLACES, newest_model, why_not_done
+from .training import Config, Training, frames_identity, load_frames, write_run_receipt
 from ..records.files import InputError, project_root, sha256_file
-from ..records.receipts import Receipt, git_state, write_receipt
+from ..records.receipts import Receipt, git_state, read_receipt, write_receipt
 from ..training.config import to_mapping
 
 # %% ../../nbs/psm/13_cohort.ipynb #b10b27bc
@@ -79,17 +80,7 @@ class Cohort:
     @property
     def settings(self) -> dict[str, Any]:
         """What goes into receipts: all but places on this machine."""
-        places = (
-            "data",
-            "labels",
-            "another",
-            "general",
-            "general_model",
-            "out",
-            "num_workers",
-            "device",
-        )
-        return {name: value for name, value in vars(self).items() if name not in places}
+        return {name: value for name, value in vars(self).items() if name not in PLACES}
 
     @property
     def home(self) -> Path:
@@ -192,10 +183,19 @@ def transfer_runs(cohort: Cohort, person: str) -> Iterator[Planned]:
             yield Planned(f"{inner}/{person}", _config(cohort, "PSM", inner, person, **more))
 
 # %% ../../nbs/psm/13_cohort.ipynb #e7294c7d
+@cache
+def _identity_of(datapath: str, person: str, approach: str, mode: str) -> str:
+    """Identity of the frames that a run would see; looked at once a process."""
+    return frames_identity(load_frames(Config(datapath, person, approach, mode=mode))[0])
+
+
 def missing(run: Planned, cohort: Cohort) -> str:
-    """Why a run has to be made (again); empty if its receipt proves it."""
-    chosen = to_mapping(run.config) | {"data": cohort.data}
-    return why_not_done(run.config.folder / "train.receipt.json", chosen)
+    """Why a run has to be made (again); empty if its receipt proves it, of these frames."""
+    c, receipt = run.config, run.config.folder / "train.receipt.json"
+    if why := why_not_done(receipt, to_mapping(c) | {"data": cohort.data}):
+        return why
+    now = _identity_of(c.datapath, c.person, c.approach, c.mode)
+    return "" if read_receipt(receipt).inputs["frames"] == now else "the frames are others"
 
 
 def carry_out(run: Planned, cohort: Cohort) -> str:
@@ -244,10 +244,7 @@ def here_receipt(
     cohort: Cohort, artefact: str, notebook: str, inputs: dict, **more: Any
 ) -> Receipt:
     """A receipt of this cohort, with commit and settings; `more` goes into its parameters."""
-    try:
-        commit, dirty = git_state(project_root())
-    except InputError:
-        commit, dirty = "unknown", True
+    commit, dirty = git_state()
     return Receipt(
         artefact, "psm", notebook, cohort.kind, cohort.settings | more, inputs, mode=cohort.mode,
         seed=cohort.seed, commit=commit, dirty=dirty,

@@ -19,17 +19,17 @@ import torch
 from scipy import stats
 
 from ..paper.tables import format_table
-from .action_units import AU8, AU12, MODELS
+from .action_units import AU8, AU12, MODELS, read_run_name
 from .analysis import analysis_fault, analysis_folder, approach_keys
 from .clustering import label_table, plain_frame, plane_tables
 from .clusters import novel_clusters
-from .codes import load_model, neutral_faces
+from .codes import load_model, neutral_faces, write_table
 from .cohort import Cohort, general_checkpoint, here_receipt
 from .people import scored_aus
 from .prediction import across_persons
 from .runs import newest_model
 from .simulation import FIGURE3_KEYS, colour_noise, figure3_forms, named_rng
-from ..records.files import InputError, atomic_path, sha256_file, write_atomic
+from ..records.files import InputError, sha256_file, write_atomic
 from ..records.pickles import write_pickle
 from ..records.receipts import write_receipt
 
@@ -103,7 +103,7 @@ def figure3(found: Collected) -> dict[str, Any]:
 
 def model_run(found: Collected, person: str, model: str) -> str:
     """Name of a model's run in the score tables: `GM`, or the key of Approach 1."""
-    return model if model == "GM" else approach_keys(runs_of(found, person), person)[1]
+    return model if model == "GM" else approach_keys(runs_of(found, person))["Approach 1"]
 
 
 def runs_of(found: Collected, person: str) -> dict[str, Path]:
@@ -117,7 +117,7 @@ def figure5(found: Collected) -> dict[str, list]:
     approach = {}
     for person in found.scored:
         for key in runs_of(found, person):
-            approach[key] = next(iter(approach_keys({key: Path()}, person))), person
+            approach[key] = read_run_name(key).approach, person
     ordered = sorted(approach, key=lambda key: approach[key][0])
     return {key: [v.tolist() for v in found.vectors(approach[key][1], key)] for key in ordered}
 
@@ -224,19 +224,13 @@ def write_results(found: Collected, folder: Path) -> list[Path]:
         path = write_pickle(folder / f"{name}.pickle", value)
         receipts.append(_receipt(found, folder, name, inputs, [path]))
     tables = {"scores": found.scores, "epochs": found.epochs, "clusters": found.clusters}
-    paths = [_parquet(folder / f"{name}.parquet", table) for name, table in tables.items()]
+    paths = [write_table(folder / f"{name}.parquet", table) for name, table in tables.items()]
     receipts.append(_receipt(found, folder, "tables", inputs, paths))
     table = claims(found)
     csv = write_atomic(folder / "claims.csv", table.to_csv(index=False, float_format="%.4f"))
     page = write_atomic(folder / "claims.md", claims_page(found, table))
     receipts.append(_receipt(found, folder, "claims", inputs, [csv, page]))
     return [*receipts, _receipt(found, folder, "cohort", inputs, receipts)]  # this one last
-
-
-def _parquet(path: Path, table: pd.DataFrame) -> Path:
-    with atomic_path(path) as part:
-        table.to_parquet(part, index=False, compression="zstd")
-    return path
 
 
 def _receipt(found: Collected, folder: Path, name: str, inputs: dict, outputs: list[Path]) -> Path:
@@ -267,7 +261,7 @@ def plain_means(found: Collected) -> pd.DataFrame:
     role = {}
     for person in found.scored:
         for key in runs_of(found, person):
-            role[key] = f"Approach {next(iter(approach_keys({key: Path()}, person)))}"
+            role[key] = read_run_name(key).approach
     means["role"] = means["run"].map(role).fillna(means["run"])
     return means.groupby(["person", "role", "test"], sort=False)["f1"].mean().reset_index()
 

@@ -49,7 +49,6 @@ from facecomp.psm.transforms import (
 from facecomp.records.files import (
     InputError,
     atomic_path,
-    project_root,
     sha256_file,
     write_atomic,
     write_json,
@@ -377,10 +376,7 @@ def _values(terms: Terms) -> dict[str, Tensor]:
 def write_run_receipt(training: Training, notebook: str, seconds: float | None = None) -> Path:
     """Write `train.receipt.json` into the run's folder, last; returns its path."""
     config, folder = training.config, training.config.folder
-    try:
-        commit, dirty = git_state(project_root())
-    except InputError:
-        commit, dirty = "unknown", True
+    commit, dirty = git_state()
     outputs = [folder / "history.csv", folder / "losses.txt", folder / "config.yaml"]
     outputs += sorted(folder.glob("ExpCode_*.tar"))
     inputs = {"frames": frames_identity(training.frames)}

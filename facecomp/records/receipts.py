@@ -19,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from .files import InputError, read_json, sha256_file, write_json
+from .files import InputError, project_root, read_json, sha256_file, write_json
 
 # %% ../../nbs/records/02_receipts.ipynb #c7188954
 def _git(root: Path, *arguments: str) -> str:
@@ -32,12 +32,16 @@ def _git(root: Path, *arguments: str) -> str:
         return ""
 
 
-def git_state(root: Path) -> tuple[str, bool]:
+def git_state(root: Path | None = None) -> tuple[str, bool]:
     """Commit of the checkout and whether what results are made by differs from it ("unknown", True outside git).
 
     That is package, notebooks and pinned versions. Results and figures do not count: making them must not make the
     checkout dirty.
     """
+    try:
+        root = root or project_root()
+    except InputError:
+        return "unknown", True
     commit = _git(root, "rev-parse", "HEAD")
     sources = ["facecomp", "nbs", "pyproject.toml", "requirements.lock"]
     return (

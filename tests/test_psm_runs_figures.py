@@ -204,7 +204,7 @@ class Drawn:
 
     def __init__(self, results, runs, out, code, said, error):
         self.results, self.runs, self.folder = results, runs, out / "psm"
-        self.page = (out / "index.html").read_text()
+        self.page = (out / "psm.html").read_text()
         self.code, self.said, self.error = code, said, error
 
     def numbers(self, name):
@@ -533,7 +533,7 @@ def test_an_older_picture_of_other_results_is_not_shown(tmp_path, capsys, monkey
     for path in runs.glob("epoch*"):
         path.unlink()
     assert figures(capsys, runs, tmp_path / "out")[0] == 0
-    page = (tmp_path / "out" / "index.html").read_text()
+    page = (tmp_path / "out" / "psm.html").read_text()
     assert "psm/table_aus.png" in page and "psm/fig6.png" not in page
     assert "fig6: stale (epoch_by_epoch_CTL_Figure6.pickle is not in" in page
 

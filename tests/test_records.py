@@ -302,7 +302,7 @@ def test_receipt_bears_the_name_of_the_run(monkeypatch):
 
 @pytest.mark.parametrize("data", ["", "Real", "fake"])
 def test_data_is_real_or_synthetic(tmp_path, data):
-    with pytest.raises(InputError, match=f"^fig: data is '{data}', must be 'real' or 'synthetic'$"):
+    with pytest.raises(InputError, match=f"^fig: data is '{data}', must be 'real', 'synthetic' or 'none'$"):
         made(tmp_path, data=data)
     assert not receipt_path(tmp_path, "fig").exists()
 

@@ -79,7 +79,7 @@ def test_a_third_run_has_nothing_to_do(killed):
 
 
 def test_the_page_shows_every_figure_without_a_network(killed):
-    page = (killed / "out" / "index.html").read_text()
+    page = (killed / "out" / "psm.html").read_text()
     for artefact in STUDY.artefacts:
         assert f'<img src="psm/{artefact.name}.png"' in page
         assert f"{artefact.name} · psm · {artefact.notebook} · commit" in page
@@ -88,7 +88,7 @@ def test_the_page_shows_every_figure_without_a_network(killed):
 
 
 def test_executed_notebooks_are_kept_with_their_pictures(killed):
-    page = (killed / "out" / "index.html").read_text()
+    page = (killed / "out" / "psm.html").read_text()
     made = list((killed / "out" / "psm" / "notebooks").glob("paper_*.ipynb"))
     # one that the kill met between its last receipt and its end has no executed copy, and needs none
     assert len(made) >= len(STUDY.notebooks()) - 2

@@ -211,7 +211,7 @@ def test_four_as_an_array_one_cancelled_and_resumed(cluster, clone, background, 
     assert "4 runs: 0 were done, 3 made, 1 failed" in out
     assert [x.split()[1][-3:] for x in lines(out, "done")] == ["BS2", "BS3", "BS4"], out
     [failed] = lines(out, "failed")
-    assert "participant=BS1" in failed and "was stopped by SIGTERM and saved" in failed
+    assert "participant=BS1" in failed and "was stopped by SIGTERM" in failed
     assert failed.split()[-1] == "results/psm/batch/run_train/BS1.ipynb"
     assert "SIGTERM: saved at" in (models / "BS1" / "log.txt").read_text()
     receipts = {p.parent.name: p.read_text() for p in models.glob("*/train.receipt.json")}

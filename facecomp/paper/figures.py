@@ -97,14 +97,15 @@ class Provenance:
     study: str
     notebook: str
     commit: str
-    data: str  # "real" or "synthetic"
+    data: str  # "real", "synthetic", or "none": of code and constants only
     inputs: str  # identity of all inputs together, 64 hexadecimal digits
     source: str = ""  # published, runs or synthetic
     details: dict = field(default_factory=dict)
 
     @property
     def caption(self) -> str:
-        data = self.data if self.source in ("", self.data) else f"{self.data}, {self.source}"
+        plain = self.source in ("", self.data) or self.data == "none"
+        data = self.data if plain else f"{self.data}, {self.source}"
         parts = (self.id, self.study, self.notebook, f"commit {self.commit[:10]}", f"data: {data}")
         return " · ".join((*parts, f"inputs {self.inputs[:12]}"))
 

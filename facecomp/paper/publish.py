@@ -148,7 +148,7 @@ class Paper:
             self.study.name,
             self.notebook,
             commit,
-            "synthetic" if "synthetic" in data else "real",
+            "synthetic" if "synthetic" in data else "real" if data else "none",
             sha256_json(made_of.inputs),
             self.results.source,
             details,
@@ -159,7 +159,7 @@ class Paper:
     ) -> list[Path]:
         stem = self.folder / artefact.name
         expectations = expectations_of(self.study, artefact.name)
-        own_run = self.results.source == "runs"
+        own_run = self.results.source == "runs" and data != "none"
         table = compare(expectations, numbers, as_printed, data == "synthetic", own_run)
         return [
             write_json(f"{stem}.numbers.json", numbers),
@@ -221,7 +221,7 @@ def open_paper(
         )
     needed = tuple(dict.fromkeys(name for a in artefacts for name in a.inputs))
     results = open_results(study, source, results_dir, needed)
-    if results.reason:
-        print(f"Not the published data but synthetic stand-ins: {results.reason}")
+    if results.notice:
+        print(results.notice)
     folder = project_root() / out_dir / study.name
     return Paper(study, notebook, results, folder, palette)

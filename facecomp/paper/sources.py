@@ -8,7 +8,7 @@ __all__ = ['SOURCES', 'STAND_IN_SEED', 'Study', 'load_object', 'load_study', 'Re
 
 # %% ../../nbs/paper/03_sources.ipynb #0267b23a
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -40,7 +40,7 @@ class Study:
     manifest: Manifest
     artefacts: tuple[Artefact, ...]
     expected: Path  # JSON file of published numbers
-    stand_ins: str  # "module:function", seed -> {name: object} of the published schema
+    stand_ins: str  # "module:function", seed -> {name: object} of the published schema; empty: none
     mode: str = "none"  # "compat" or "corrected" where the figures depend on it
 
     def notebooks(self) -> dict[str, tuple[Artefact, ...]]:
@@ -72,6 +72,12 @@ class Results:
     locate: Callable[[str], Path | None] = field(repr=False)
     reason: str = ""
     folder: str = ""  # of the files, where it is one
+
+    @property
+    def notice(self) -> str:
+        """What a reader must be told where these are not the published data; empty otherwise."""
+        what = "our own runs" if self.source == "runs" else "synthetic stand-ins"
+        return f"Not the published data but {what}: {self.reason}" if self.reason else ""
 
     def has(self, name: str) -> bool:
         """Is the result file there?"""
@@ -200,8 +206,12 @@ def open_results(
     network: bool = True,  # False: published files only from local copies
 ) -> Results:
     """Results of a study. Published files are fetched if need be; where one that is needed can't be had, the
-    stand-ins take over and `reason` says why. Raises `InputError` for an unknown source or folder, or bad files."""
+    stand-ins take over and `reason` says why; without published files and stand-ins, our own runs do. Raises
+    `InputError` for an unknown source or folder, or bad files."""
     folder = results_folder(study.name, source, results_dir)
+    if source != "runs" and not study.manifest.files and not study.stand_ins:
+        own = open_results(study, "runs", results_dir)
+        return replace(own, reason=f"{study.manifest.origin}; see {own.folder}")
     if source == "published" and results_dir:
         return Results(study.name, source, _own_published(study.manifest, folder))
     if source == "published":

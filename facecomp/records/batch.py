@@ -79,16 +79,22 @@ def _terminate_kernel() -> None:
         os._exit(128 + signal.SIGTERM)
 
 
-def _pass_on_sigterm(delay: float = 1.0) -> None:
-    """On the first SIGTERM give the kernel `delay` s to stop by itself, then send it SIGTERM."""
+def _pass_on_sigterm(delay: float = 1.0) -> threading.Event:
+    """On the first SIGTERM give the kernel `delay` s to stop by itself, then send it SIGTERM.
+
+    The event returned tells whether there was one.
+    """
+    seen = threading.Event()
 
     def noted(*_: Any) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        seen.set()
         timer = threading.Timer(delay, _terminate_kernel)
         timer.daemon = True
         timer.start()
 
     signal.signal(signal.SIGTERM, noted)
+    return seen
 
 
 def _execute(job: dict[str, Any]) -> dict[str, Any]:
@@ -117,9 +123,11 @@ def _execute(job: dict[str, Any]) -> dict[str, Any]:
 # %% ../../nbs/records/06_batch.ipynb #6a70f87e
 def _child(job: str) -> None:
     """Body of the process: execute, and leave the answer as the last line of standard output."""
-    _pass_on_sigterm()
+    stopped = _pass_on_sigterm()
     _end_with_parent()
     answer = _execute(json.loads(job))
+    if stopped.is_set() and answer["ename"] == "DeadKernelError":
+        answer = {"ename": "Stopped", "evalue": ""}  # it may have saved, but could not say so
     print("\n" + json.dumps(answer), flush=True)
 
 
@@ -133,7 +141,10 @@ def _last_answer(text: str) -> dict[str, Any] | None:
     return answer if isinstance(answer, dict) and answer.keys() == {"ename", "evalue"} else None
 
 # %% ../../nbs/records/06_batch.ipynb #8d902f3f
-_STOPPED = "was stopped by SIGTERM and saved a checkpoint; the same command goes on from it"
+_STOPPED = {
+    "Terminated": " and saved a checkpoint; the same command goes on from it",
+    "Stopped": "; the same command goes on from its last checkpoint",
+}
 
 
 def _receipt_fault(run: NotebookRun, name: str) -> str:
@@ -161,8 +172,8 @@ def _failure(
         return f"{run.executed}: the process {how} before the notebook was done", False
     if answer["ename"] == "InputError":
         return answer["evalue"], True
-    if answer["ename"] == "Terminated":
-        return f"{run.executed}: {_STOPPED}", False
+    if answer["ename"] in _STOPPED:
+        return f"{run.executed}: was stopped by SIGTERM{_STOPPED[answer['ename']]}", False
     if answer["ename"]:
         return f"{run.executed}: {answer['ename']}: {' '.join(answer['evalue'].split())}", False
     fault = _receipt_fault(run, name)

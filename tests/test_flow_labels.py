@@ -2,15 +2,21 @@
 
 import numpy as np
 import pytest
+from scipy.interpolate import griddata
+from scipy.spatial import Delaunay
 
 from facecomp.flow.labels import (
     QHULL,
     Box,
     DegenerateTriangle,
+    Mesh,
+    certain_pixels,
     compat_flows,
     corrected_flow,
     raster,
+    resample,
     triangulate,
+    with_lead,
 )
 from facecomp.records.files import InputError
 
@@ -51,14 +57,106 @@ def test_points_of_triangles_are_those_of_the_rule_position_by_position(seed):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_options_left_out_change_no_triangle(seed):
-    from scipy.spatial import Delaunay
-
     first = points(seed, 40, (20, 20), (150, 120))
     listed, _ = raster(first, triangulate(first))
     for given in (listed, listed * [1.01, 0.99] + 0.3):  # on a lattice and off it
         ours, default = Delaunay(given, qhull_options=QHULL), Delaunay(given)
         assert np.array_equal(ours.simplices, default.simplices)
         assert np.array_equal(ours.neighbors, default.neighbors)
+
+
+def published(given: np.ndarray, motion: np.ndarray, box: Box) -> np.ndarray:
+    """SciPy's griddata, column by column as published; float32 (cols, rows, 2)."""
+    found = griddata(given, motion, box.asked()[:-1], method="linear")
+    return found.reshape(*box.shape[::-1], 2).astype(np.float32)
+
+
+def sequences() -> dict[str, np.ndarray]:
+    """Key points of three frames in which SciPy's search is easy, hard, and depends on its way."""
+    first, rng = points(2, 24), np.random.default_rng(5)
+    whole, flat = np.round(first), first.copy()
+    flat[:10, 0] = 7.3 + 1e-5 * rng.normal(size=10)  # nearly a line at the rim
+    return {
+        "anywhere": np.array([first, moved(first), moved(first, 3)]),
+        "onto the lattice again": np.array([whole, whole + [2.0, 1.0], moved(whole + [2.0, 1.0])]),
+        "on tenths": np.round([first, moved(first), moved(first, 3)], 1),
+        "nearly still": np.array([first, moved(first) * 1e-7 + first * (1 - 1e-7), moved(first)]),
+        "straight rim": np.array([flat, flat * [1.01, 0.99] + 0.2, flat * [0.99, 1.02] + 0.3]),
+        "folded": np.array([first, first + rng.normal(0, 4, first.shape), moved(first)]),
+    }
+
+
+@pytest.mark.parametrize("name", sequences())
+def test_compat_resamples_as_griddata_does_to_the_last_bit(name):
+    made = [one for one in compat_flows(sequences()[name], SIZE) if not one.dropped]
+    assert len(made) == 2
+    for one in made:
+        wanted = published(one.points, one.moved - one.points, one.box)
+        ours = one.grid.transpose(1, 0, 2).astype(np.float32)
+        assert np.isfinite(wanted).any() and np.isnan(wanted).any()
+        assert np.array_equal(ours, wanted, equal_nan=True)
+
+
+@pytest.mark.parametrize("lattice", [False, True])
+def test_values_halfway_between_two_float32_are_rounded_as_scipys(lattice):
+    given = points(0, 400)
+    if (
+        lattice
+    ):  # partly: there the way of the search decides, so it has to begin in the right place
+        given[given[:, 0] < 30] = np.round(given[given[:, 0] < 30])
+    motion, box = np.full(given.shape, 1 + 2.0**-24), Box.around(given)  # the last bits decide
+    assert certain_pixels(Mesh(given), box)[1].any() == lattice
+    wanted = published(given, motion, box)
+    assert len(np.unique(wanted[np.isfinite(wanted)])) == 2  # else nothing is tested
+    ours = resample(given, motion, box)[0].transpose(1, 0, 2).astype(np.float32)
+    assert np.array_equal(ours, wanted, equal_nan=True)
+
+
+@pytest.mark.parametrize("name", sequences())
+def test_certain_positions_are_in_the_triangle_scipy_finds_or_outside(name):
+    _, one = compat_flows(sequences()[name], SIZE)
+    mesh = Mesh(one.points)
+    found, unclear = certain_pixels(mesh, one.box)
+    wanted = Delaunay(one.points).find_simplex(one.box.asked())
+    known = np.full(len(unclear), -1)
+    known[found.place] = found.number
+    assert np.array_equal(known[~unclear], wanted[~unclear])
+    assert not unclear[found.place].any()
+    assert (len(found.place) > 100) == (name != "onto the lattice again")  # else little is tested
+
+
+def test_no_pixel_is_certain_if_a_flat_triangle_at_the_rim_may_turn_the_search_back():
+    rim = [[1.999, 1.0], [1.999 + 1e-9, 4.0], [1.999, 8.0], [1.9995, 23.0]]
+    given, box = np.array([*rim, [24.6, 5.3], [22.3, 18.2]]), Box(2, 1, 22, 23)
+    mesh = Mesh(given)
+    found, unclear = certain_pixels(mesh, box)
+    assert [0, 1, 2] in np.sort(mesh.simplices).tolist()  # it is flat
+    assert len(found.place) == 0 and unclear.sum() > 200
+    given[1, 0] += 0.01
+    assert len(certain_pixels(Mesh(given), box)[0].place) > 200
+
+
+def test_folded_faces_make_no_long_list_of_pixels():
+    line = np.stack([np.linspace(3, 103, 900), np.linspace(4.0, 101, 900)], axis=1)
+    given = np.append(line + 1e-3 * np.sin(line), [[90.3, 8.2], [7.9, 95.1]], axis=0)
+    found, unclear = certain_pixels(Mesh(given), Box(3, 4, 103, 101))
+    assert len(found.place) == 0 and unclear.all()
+
+
+def test_maps_written_down_are_those_scipy_computes():
+    first = points(3, 30)
+    listed, _ = raster(first, triangulate(first))
+    for given in (listed, listed * [1.01, 0.99] + 0.3):
+        mesh, wanted = Mesh(given), Delaunay(given).transform
+        assert np.array_equal(mesh.transform, wanted, equal_nan=True)
+        assert np.array_equal(mesh.maps(np.arange(7)), wanted[:7], equal_nan=True)
+
+
+def test_a_search_begins_with_the_last_certain_position():
+    unclear, certain = np.zeros((2, 9), dtype=bool)
+    unclear[[2, 7]] = certain[[4, 8]] = True
+    assert np.flatnonzero(with_lead(unclear, certain)).tolist() == [0, 1, 2, 4, 5, 6, 7]
+    assert not with_lead(certain & False, certain).any()
 
 
 def test_compat_keeps_old_values_outside_of_the_box_turned_once_more():

@@ -1,6 +1,7 @@
 """The project's own rules: versions agree, the lock is whole, nothing private or forbidden is committed."""
 
 import configparser
+import importlib
 import io
 import json
 import re
@@ -13,11 +14,11 @@ import pytest
 from conftest import ROOT
 from make_readme import readme
 
+from facecomp.cli import study_names
 from facecomp.paper.figures import read_provenance
 from facecomp.paper.publish import notebook_path
 from facecomp.paper.reproduce import Request, comparison, disagreements
 from facecomp.paper.sources import load_study
-from facecomp.psm import study
 from facecomp.records.code import artefact_code
 from facecomp.records.files import sha256_file
 from facecomp.records.receipts import output_faults, read_receipt
@@ -101,8 +102,13 @@ def test_notebook_form(path):
         assert {t for ts in tags for t in ts} == {"parameters", *(f"artefact:{n}" for n in names)}
 
 
-@pytest.mark.parametrize("artefact", load_study("psm").artefacts, ids=lambda a: a.name)
+STUDIES = [load_study(name) for name in study_names()]
+ARTEFACTS = [artefact for study in STUDIES for artefact in study.artefacts]
+
+
+@pytest.mark.parametrize("artefact", ARTEFACTS, ids=lambda a: f"{a.study}-{a.name}")
 def test_an_artefact_loads_what_it_declares_and_nothing_else(artefact):
+    study = importlib.import_module(f"facecomp.{artefact.study}.study")
     code = artefact_code(notebook_path(artefact), artefact.name)
     asked = re.findall(r"paper\.load\(([^)]+)\)", code)
     loaded = {name.strip('"') if '"' in name else getattr(study, name) for name in asked}
@@ -141,7 +147,7 @@ def test_no_picture_of_a_person_is_committed():
 
 def test_committed_results_are_synthetic_and_proven():
     paths = [p for p in tracked() if p.suffix in (".pickle", ".parquet")]
-    published = {file.sha256 for file in load_study("psm").manifest.files}
+    published = {file.sha256 for study in STUDIES for file in study.manifest.files}
     proven = set()
     for folder in {p.parent for p in paths}:
         assert folder.parent == ROOT / "results", folder
@@ -166,19 +172,32 @@ def committed_figures(tmp_path_factory):
     return folder / "figures"
 
 
-def test_committed_figures_carry_their_provenance(committed_figures):
-    pictures = [p for p in committed_figures.rglob("*") if p.suffix in (".png", ".svg")]
-    shown = {a.name for a in load_study("psm").artefacts if not a.shows_faces}
-    assert {p.stem for p in pictures if p.parent.name == "psm"} == shown
-    assert len(pictures) == 2 * len(shown) + 25
+@pytest.mark.parametrize(
+    ("study", "pages", "kinds"),
+    [
+        ("psm", 25, {("real", "published")}),
+        ("flow", 0, {("none", "runs"), ("synthetic", "runs")}),
+    ],
+)
+def test_committed_figures_carry_their_provenance(committed_figures, study, pages, kinds):
+    folder = committed_figures / study
+    pictures = [p for p in folder.rglob("*") if p.suffix in (".png", ".svg")]
+    shown = {a.name for a in load_study(study).artefacts if not a.shows_faces}
+    assert {p.stem for p in pictures if p.parent == folder} == shown
+    assert len(pictures) == 2 * len(shown) + pages
+    found = set()
     for path in pictures:
         where = read_provenance(path)
-        assert (where.study, where.data, where.source) == ("psm", "real", "published")
+        assert where.study == study
+        found.add((where.data, where.source))
         assert len(where.inputs) == 64 and len(where.commit) == 40
         assert not where.details["dirty"], f"{path.name}: drawn with uncommitted sources"
+    assert found == kinds
 
 
 def test_committed_comparisons_agree_with_the_paper(committed_figures):
+    for study in STUDIES:
+        table = comparison(Request(study, out_dir=committed_figures))
+        assert len(table) and disagreements(table).empty
     table = comparison(Request(load_study("psm"), out_dir=committed_figures))
-    assert len(table) == 276 and disagreements(table).empty
-    assert (table["verdict"] == "as printed").sum() == 39
+    assert len(table) == 276 and (table["verdict"] == "as printed").sum() == 39

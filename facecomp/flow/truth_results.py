@@ -37,9 +37,8 @@ from facecomp.flow.truth import (
     here_receipt,
     noise_name,
 )
-from ..psm.clustering import plain_frame
 from ..records.files import write_atomic
-from ..records.pickles import write_pickle
+from ..records.pickles import plain_table, write_pickle
 from ..records.receipts import write_receipt
 
 # %% ../../nbs/flow/19_truth_results.ipynb #cfb8ca38
@@ -263,15 +262,9 @@ def noise_free(points: str) -> bool:
 
 def storable(table: pd.DataFrame) -> pd.DataFrame:
     """The table with text as plain objects, as result pickles have it, and fractions as float32."""
-    columns = {}
-    for name in table:
-        if pd.api.types.is_float_dtype(table[name]):
-            columns[name] = table[name].to_numpy(np.float32)
-        elif pd.api.types.is_numeric_dtype(table[name]):
-            columns[name] = table[name].to_numpy()
-        else:
-            columns[name] = table[name].to_numpy(object)
-    return plain_frame(columns, range(len(table)))
+    fractions = table.select_dtypes("float").columns
+    small = table.astype(dict.fromkeys(fractions, np.float32))
+    return plain_table(small.reset_index(drop=True))
 
 
 def write_results(found: Found, folder: Path | str) -> list[Path]:

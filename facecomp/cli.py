@@ -41,8 +41,16 @@ def _requests(options: argparse.Namespace) -> list:
 
     out = Path(options.out).resolve() if options.out else Path("figures")
     results = str(Path(options.results_dir).resolve()) if options.results_dir else ""
-    names = [options.study] if options.study else study_names()
-    return [Request(load_study(n), options.source, results, out, options.palette) for n in names]
+    studies = [load_study(n) for n in ([options.study] if options.study else study_names())]
+    if results and not options.study:  # a folder of one study's results says nothing of the others
+        studies = [s for s in studies if _has_results(s, Path(results))] or studies
+    return [Request(s, options.source, results, out, options.palette) for s in studies]
+
+
+def _has_results(study, folder: Path) -> bool:
+    """Does the folder hold any result file of the study?"""
+    names = {name for a in study.artefacts for name in (*a.inputs, *a.optional)}
+    return any((folder / f"{name}.pickle").is_file() for name in names)
 
 
 def _say_sources(items: Sequence) -> list[str]:

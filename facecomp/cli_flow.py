@@ -166,7 +166,7 @@ def actions() -> dict[str, tuple]:
     return found | {"estimate": (run_estimate, add_estimate, about, EXAMPLE)}
 
 
-EXAMPLES = "\n  ".join(action[3] for action in ACTIONS.values())
+EXAMPLES = "\n  ".join(action[3] for action in actions().values())
 
 
 def add_flow(command: argparse.ArgumentParser) -> None:

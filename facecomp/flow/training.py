@@ -4,12 +4,10 @@
 
 # %% auto #0
 __all__ = ['ERRORS', 'TupleNetwork', 'over_known', 'batch_terms', 'term_values', 'error_sums', 'mean_errors', 'sheet_picture',
-           'save_weights', 'weights_identity', 'pairs_identity', 'listed_pairs', 'kind_of_pairs', 'check_compiler',
-           'Training', 'write_run_receipt', 'main']
+           'save_weights', 'weights_identity', 'pairs_identity', 'listed_pairs', 'kind_of_pairs', 'Training',
+           'write_run_receipt', 'main']
 
 # %% ../../nbs/flow/12_training.ipynb #67240cf8
-import os
-import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
@@ -52,7 +50,7 @@ from ..records.receipts import Receipt, git_state, write_receipt
 from ..training.checkpoint import Parts
 from ..training.config import from_command_line, to_mapping, write_config
 from ..training.loop import Run, make_loader
-from ..training.options import Options, make_fabric, seed_all
+from ..training.options import Options, check_compiler, make_fabric, seed_all
 
 # %% ../../nbs/flow/12_training.ipynb #45326f8b
 class TupleNetwork(FlowNetwork):
@@ -206,13 +204,6 @@ def kind_of_pairs(pairs: Sequence[PairFiles], said: str = "real") -> str:
     kinds = {data_kind(folder, said) for folder in folders}
     kinds |= {read_json(report).get("data") for report in reports if report.is_file()}
     return "synthetic" if "synthetic" in kinds else said
-
-
-def check_compiler(device: torch.device) -> None:
-    """Raise `InputError` if `compile` cannot work for want of a C++ compiler."""
-    name = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
-    if device.type == "cpu" and not shutil.which(name):
-        raise InputError(f"compile: no C++ compiler ({name}) here; install one, or compile: false")
 
 # %% ../../nbs/flow/12_training.ipynb #be2c6869
 class Training:

@@ -38,12 +38,16 @@ def study_names() -> list[str]:
 def _requests(options: argparse.Namespace) -> list:
     from facecomp.paper.reproduce import Request
     from facecomp.paper.sources import load_study
+    from facecomp.records.fetch import own_folder
 
     out = Path(options.out).resolve() if options.out else Path("figures")
     results = str(Path(options.results_dir).resolve()) if options.results_dir else ""
     studies = [load_study(n) for n in ([options.study] if options.study else study_names())]
     if results and not options.study:  # a folder of one study's results says nothing of the others
         studies = [s for s in studies if _has_results(s, Path(results))] or studies
+    for study in studies:
+        if study.manifest.files:  # a wrong FACECOMP_PUBLISHED is said before anything is drawn
+            own_folder(study.name)
     return [Request(s, options.source, results, out, options.palette) for s in studies]
 
 

@@ -145,8 +145,8 @@ def test_three_epochs_of_one_step_are_the_golden_steps(data, tmp_path, monkeypat
     golden = json.loads((GOLDEN / "training_steps.json").read_text())[experiment]
     totals, wanted = table(folder)["total"], [step[0] for step in golden["steps"]]
     assert totals[0] == pytest.approx(wanted[0], rel=1e-5)
-    # gradients through the warp agree to 1e-3 only, and Adam's first steps are as large for small ones
-    assert np.allclose(totals, wanted, rtol=1e-5 if experiment == "exp1" else 1e-4, atol=0)
+    # exp2I: its gradients agree to 1e-3 only, and Adam's first steps are as large for small ones (1.5e-5 measured)
+    assert np.allclose(totals, wanted, rtol=2e-5 if experiment == "exp2I" else 1e-5, atol=0)
     arrays, after = np.load(GOLDEN / "training_steps.npz"), weights(folder)
     there = [name for name in after if f"{experiment}.{name}" in arrays]
     assert len(there) > 10

@@ -20,7 +20,6 @@ from facecomp.flow.evaluation import (
     differences,
     evaluate,
     evaluated_pairs,
-    interval,
     key_of,
     pair_errors,
     part_path,
@@ -55,6 +54,7 @@ from facecomp.flow.pictures import (
     rendered_pairs,
     write_results,
 )
+from facecomp.paper.statistics import grouped_interval
 from facecomp.records.files import InputError, write_json
 from facecomp.records.pickles import read_pickle
 from facecomp.records.receipts import Receipt, output_faults, write_receipt
@@ -568,12 +568,12 @@ def test_intervals_are_over_subjects_not_over_their_many_pairs():
     assert row["aae_degrees"] == pytest.approx(np.degrees(row["aae"]))
     alone = summarise(table({k: v for k, v in values.items() if k[1] == "A"})).iloc[0]
     assert alone["over"] == "pairs" and alone["epe_high"] - alone["epe_low"] < 0.01
-    assert np.isnan(interval(np.array([1.0]), np.array(["A"]))[0])
+    assert np.isnan(grouped_interval(np.array([1.0]), np.array(["A"]))[0])
 
 
 def test_the_interval_of_a_mean_has_the_width_of_its_standard_error():
     values = np.random.default_rng(1).normal(5, 2, 400)
-    low, high, _ = interval(values, np.zeros(400), 2000)
+    low, high, _ = grouped_interval(values, np.zeros(400), 2000)
     assert (high - low) / 2 == pytest.approx(1.96 * values.std() / 20, rel=0.1)
     assert (low + high) / 2 == pytest.approx(values.mean(), abs=0.03)
 

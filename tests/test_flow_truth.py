@@ -34,11 +34,10 @@ from facecomp.flow.truth_results import (
     claims,
     common_errors,
     crossing,
-    interval,
     noise_limits,
     per_person,
-    verdict,
 )
+from facecomp.paper.statistics import interval, verdict
 from facecomp.records.files import InputError
 from facecomp.records.pickles import read_pickle
 from facecomp.records.receipts import output_faults, read_receipt
@@ -80,7 +79,9 @@ def test_errors_grow_with_the_noise_of_the_key_points(filmed):
     points = filmed[STILL].landmarks[0]
     still, epe = np.zeros((*SIZE, 2)), []
     for sd in (0.0, 0.1, 0.5, 2.0):
-        pair = np.stack([points, points]) if sd == 0 else jittered(np.stack([points, points]), sd, [7])
+        pair = (
+            np.stack([points, points]) if sd == 0 else jittered(np.stack([points, points]), sd, [7])
+        )
         flow = next(label_flows(pair, "corrected"))
         sums = compare(still, np.ones(SIZE, bool), np.zeros(SIZE, int), {("corrected", "x"): flow})
         epe.append(np.divide(*sums["common", ("corrected", "x")].sum(0)[[2, 0]]))
@@ -90,7 +91,9 @@ def test_errors_grow_with_the_noise_of_the_key_points(filmed):
 def test_where_the_published_program_stops_the_rest_of_the_sequence_has_a_reason(filmed):
     points = np.repeat(filmed[STILL].landmarks[:1], 4, axis=0)
     points[1:] += 0.37
-    points[2:, :, 1] = 200.0  # from frame 2 on all points lie on a line: the pair 2 cannot be mapped
+    points[2:, :, 1] = (
+        200.0  # from frame 2 on all points lie on a line: the pair 2 cannot be mapped
+    )
     flows = list(label_flows(points, "compat"))
     assert [isinstance(flow, str) for flow in flows] == [False, False, True]
     assert "pair 2" in flows[2] and "area" in flows[2]
@@ -140,7 +143,11 @@ def test_all_sources_are_compared_on_the_pixels_that_all_know():
     seen[0, 0] = False
     left, low = np.zeros((4, 6), bool), np.zeros((4, 6), bool)
     left[:, :3], low[1:] = True, True
-    flows = {("a", ""): Flow(motion, left), ("b", ""): Flow(motion + 1, low), ("zero", ""): whole(0 * motion)}
+    flows = {
+        ("a", ""): Flow(motion, left),
+        ("b", ""): Flow(motion + 1, low),
+        ("zero", ""): whole(0 * motion),
+    }
     found = compare(motion, seen, part, flows)
     common = {s: found["common", s].sum(0) for s in flows}
     assert {line[0] for line in common.values()} == {9}  # three rows of three columns
@@ -164,7 +171,9 @@ def test_error_maps_leave_out_what_is_no_skin_or_not_known():
 # ---------------------------------------------------------------- participants as units
 
 
-def hand_made(values: dict[str, dict[int, dict[tuple[str, str], float]]], scene: str = MOVES) -> pd.DataFrame:
+def hand_made(
+    values: dict[str, dict[int, dict[tuple[str, str], float]]], scene: str = MOVES
+) -> pd.DataFrame:
     """A table of errors: person -> pair -> source -> EPE, ten pixels each; true motion 2 px."""
     rows = []
     for person, pairs in values.items():
@@ -196,14 +205,22 @@ def test_one_participant_leaves_every_claim_open():
 
 @pytest.mark.parametrize(
     ("low", "high", "word"),
-    [(0.01, 0.3, "holds"), (-0.3, -0.01, "does not hold"), (-0.1, 0.1, "open"), (0.0, 0.1, "open"), (-0.1, 0.0, "open")],
+    [
+        (0.01, 0.3, "holds"),
+        (-0.3, -0.01, "does not hold"),
+        (-0.1, 0.1, "open"),
+        (0.0, 0.1, "open"),
+        (-0.1, 0.0, "open"),
+    ],
 )
 def test_a_verdict_needs_an_interval_without_zero(low, high, word):
     assert verdict(low, high) == word
 
 
 def test_measures_of_the_control_are_one_and_zero():
-    table = per_person(hand_made({"P1": {0: {("zero", ""): 2.0, A: 1.0}}}), ["method"]).set_index("method")
+    table = per_person(hand_made({"P1": {0: {("zero", ""): 2.0, A: 1.0}}}), ["method"]).set_index(
+        "method"
+    )
     assert table.loc["zero", ["relative", "explained"]].tolist() == [1, 0]
     assert table.loc["corrected", ["epe", "relative", "explained"]].tolist() == [1, 0.5, 0.75]
 
@@ -244,7 +261,10 @@ def test_claims_and_drift_of_a_hand_made_table():
 def test_the_noise_limit_lies_between_the_measured_levels():
     x = np.array([0.0, 0.5, 1.0])
     assert crossing(x, np.array([-1.0, -0.5, 0.5])) == 0.75
-    assert crossing(x, np.array([0.2, 1.0, 2.0])) == 0 and crossing(x, np.array([-3.0, -2.0, -1.0])) == 1
+    assert (
+        crossing(x, np.array([0.2, 1.0, 2.0])) == 0
+        and crossing(x, np.array([-3.0, -2.0, -1.0])) == 1
+    )
 
 
 # ---------------------------------------------------------------- runs that go on
@@ -258,7 +278,13 @@ def counted(monkeypatch):
     def measure(person, setting):
         names.append(person.name)
         size = (1, len(REGIONS), len(truth.sources_of(setting)), len(FACE), len(SUMS))
-        return {"sums": {MOVES: np.ones(size)}, "pairs": {MOVES: [0]}, "maps": {}, "facts": {}, "lost": []}
+        return {
+            "sums": {MOVES: np.ones(size)},
+            "pairs": {MOVES: [0]},
+            "maps": {},
+            "facts": {},
+            "lost": [],
+        }
 
     monkeypatch.setattr(truth, "measure", measure)
     return names
@@ -306,7 +332,14 @@ def test_lists_of_numbers_name_the_parameter_that_is_wrong():
 
 def test_the_run_notebook_measures_draws_and_writes_proven_result_files(tmp_path, monkeypatch):
     names = {"__name__": "notebook"}
-    tiny = {"people": 1, "frames": 2, "noise": "1", "compat_noise": "1", "units": "12", "out": str(tmp_path)}
+    tiny = {
+        "people": 1,
+        "frames": 2,
+        "noise": "1",
+        "compat_noise": "1",
+        "units": "12",
+        "out": str(tmp_path),
+    }
     cells = json.loads((ROOT / "nbs" / "flow" / "run_truth.ipynb").read_text())["cells"]
     for cell in (c for c in cells if c["cell_type"] == "code"):
         exec(compile("".join(cell["source"]), "run_truth", "exec"), names)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VARIANTS', 'PARTS', 'ZERO', 'CLAIMS', 'RESULTS', 'SHOWN', 'Variant', 'Cohort', 'prepare_cohort', 'network_fault',
-           'train_networks', 'cohort_methods', 'verdict', 'claims', 'pair_counts', 'small_example', 'run_cohort',
+           'train_networks', 'cohort_methods', 'claims', 'pair_counts', 'small_example', 'run_cohort',
            'write_cohort_results']
 
 # %% ../../nbs/flow/22_cohort.ipynb #9e60b3f7
@@ -32,6 +32,7 @@ from .pair_lists import PairFiles, read_pairs, write_pairs
 from .people import IMAGES, exact_pairs, make_sequences
 from .pictures import choose_examples, example_of
 from .training import Training, pairs_identity, write_run_receipt
+from ..paper.statistics import verdict
 from ..records.files import InputError, project_root, run_lock, sha256_json, write_atomic
 from ..records.pickles import plain_table
 from facecomp.records.receipts import (
@@ -227,11 +228,6 @@ CLAIMS = {
 }
 
 
-def verdict(low: float, high: float) -> str:
-    """`holds` for an interval below zero, `does not hold` for one above, else `open`."""
-    return "holds" if high < 0 else "does not hold" if low > 0 else "open"
-
-
 def claims(errors: pd.DataFrame, scaling: str = "unbiased", region: str = "face") -> pd.DataFrame:
     """Each claim that the methods allow: its two errors, their difference with interval, verdict."""
     part = errors[(errors["scaling"] == scaling) & (errors["region"] == region)]
@@ -245,7 +241,7 @@ def claims(errors: pd.DataFrame, scaling: str = "unbiased", region: str = "face"
         low, high = sorted((sign * gap["low"], sign * gap["high"]))
         row = {"claim": claim, "first": first, "second": second, "epe_first": means[first]}
         row |= {"epe_second": means[second], "difference": sign * gap["epe"], "low": low}
-        rows.append(row | {"high": high, "verdict": verdict(low, high)})
+        rows.append(row | {"high": high, "verdict": verdict(-high, -low)})
     return pd.DataFrame(rows)
 
 # %% ../../nbs/flow/22_cohort.ipynb #1707b8f8

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MOST_NAMES', 'TRUTH', 'REGIONS', 'COLUMNS', 'CROP_COLUMNS', 'key_of', 'evaluated_pairs', 'Case', 'read_case',
            'predictions', 'pair_errors', 'part_path', 'read_part', 'Evaluation', 'evaluate', 'write_text_files',
-           'write_crops', 'interval', 'summarise', 'differences']
+           'write_crops', 'summarise', 'differences']
 
 # %% ../../nbs/flow/15_evaluation.ipynb #5b6bf9da
 import json
@@ -26,6 +26,7 @@ from .methods import SCALINGS, SEEN, Method, unbiased
 from .metrics import Errors, flow_errors, same_size, write_error_files
 from .pair_lists import PairFiles
 from .preparing import flow_target, read_crop, resize_crop
+from ..paper.statistics import grouped_interval
 from ..records.files import InputError, run_lock, sha256_json, write_atomic
 from ..training.history import log_to
 
@@ -314,24 +315,6 @@ def write_crops(
     return write_atomic(folder / "crops.csv", table.to_csv(index=False))
 
 # %% ../../nbs/flow/15_evaluation.ipynb #4170823a
-def interval(
-    values: np.ndarray, groups: np.ndarray, resamples: int = 1000, seed: int = 0
-) -> tuple[float, float, str]:
-    """95 % interval of the mean by bootstrap over groups, and over what: "subjects" or "pairs"."""
-    _, codes = np.unique(groups, return_inverse=True)
-    over = "subjects"
-    if not codes.size or codes.max() == 0:
-        codes, over = np.arange(len(values)), "pairs"
-    if len(values) < 2:
-        return np.nan, np.nan, over
-    sums, counts = np.bincount(codes, values), np.bincount(codes)
-    rng, means = np.random.default_rng(seed), np.empty(resamples)
-    for k in range(resamples):
-        drawn = rng.integers(0, len(sums), len(sums))
-        means[k] = sums[drawn].sum() / counts[drawn].sum()
-    return *np.quantile(means, (0.025, 0.975)).tolist(), over
-
-
 _KEYS = ["method", "scaling", "region"]
 
 
@@ -343,7 +326,7 @@ def summarise(errors: pd.DataFrame, resamples: int = 1000, seed: int = 0) -> pd.
         row |= {"pairs": len(part), "subjects": len(set(who))}
         for name in ("epe", "aae"):
             values = part[name].to_numpy(float)
-            low, high, over = interval(values, who, resamples, seed)
+            low, high, over = grouped_interval(values, who, resamples, seed)
             row |= {name: values.mean(), f"{name}_low": low, f"{name}_high": high, "over": over}
         rows.append(row | {"aae_degrees": np.degrees(row["aae"])})
     return pd.DataFrame(rows)
@@ -358,7 +341,7 @@ def differences(errors: pd.DataFrame, resamples: int = 1000, seed: int = 0) -> p
         who = wide.index.get_level_values("subject").to_numpy()
         for a, b in combinations([n for n in names if n in wide], 2):
             gap = (wide[a] - wide[b]).to_numpy()
-            low, high, over = interval(gap, who, resamples, seed)
+            low, high, over = grouped_interval(gap, who, resamples, seed)
             row = {"first": a, "second": b, "scaling": scaling, "region": region, "pairs": len(gap)}
             rows.append(row | {"epe": gap.mean(), "low": low, "high": high, "over": over})
             rows[-1]["first_closer"] = float((gap < 0).mean())

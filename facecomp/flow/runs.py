@@ -16,7 +16,7 @@ from .config import find_experiment
 from .losses import NUMBERS
 from .training import weights_identity
 from ..records.files import InputError, project_root, sha256_file
-from ..records.receipts import Receipt, output_faults, read_receipt
+from ..records.receipts import Receipt, receipt_fault
 
 # %% ../../nbs/flow/13_runs.ipynb #accf9bdf
 def train_receipt(parameters: Mapping[str, Any]) -> Path:
@@ -128,17 +128,13 @@ def _changed(made: Receipt, parameters: Mapping[str, Any]) -> str:
 
 def why_not_done(receipt: Path, parameters: Mapping[str, Any]) -> str:
     """Why a run has to be made (again); empty if its receipt proves it."""
-    if not receipt.is_file():
-        return "not made yet"
-    try:
-        made = read_receipt(receipt)
-        if made.study != "flow" or made.notebook not in RUNS:
-            return f"{receipt.name} is of {made.study} {made.notebook}"
-        why = _changed(made, parameters) or RUNS[made.notebook].fault(made, parameters)
-    except InputError as error:
-        return str(error)
-    if why:
+    return receipt_fault(receipt, lambda made: _fault(made, parameters))
+
+
+def _fault(made: Receipt, parameters: Mapping[str, Any]) -> str:
+    if made.study != "flow" or made.notebook not in RUNS:
+        return f"it is of {made.study} {made.notebook}"
+    if why := _changed(made, parameters) or RUNS[made.notebook].fault(made, parameters):
         return why
-    if "data" in parameters and bool(parameters["data"]) < (made.data == "real"):
-        return "data is synthetic, was real"
-    return next(iter(output_faults(receipt)), "")
+    synthetic_now = "data" in parameters and not parameters["data"]
+    return "data is synthetic, was real" if synthetic_now and made.data == "real" else ""

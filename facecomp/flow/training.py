@@ -48,7 +48,7 @@ from facecomp.records.files import (
 )
 from ..records.receipts import Receipt, git_state, write_receipt
 from ..training.checkpoint import Parts
-from ..training.config import from_command_line, to_mapping, write_config
+from ..training.config import to_mapping, train_command, write_config
 from ..training.loop import Run, make_loader
 from ..training.options import Options, check_compiler, make_fabric, seed_all
 
@@ -373,12 +373,8 @@ def write_run_receipt(training: Training, notebook: str, seconds: float | None =
 # %% ../../nbs/flow/12_training.ipynb #c0ca2787
 def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m facecomp.flow.training --config ...`, alone or under `torchrun`; returns the exit code."""
-    try:
-        Training(from_command_line(Config, arguments, None, "facecomp.flow.training")).train()
-    except InputError as error:
-        print(f"facecomp: {error}", file=sys.stderr)
-        return 2
-    return 0
+    train = lambda config: Training(config).train()  # noqa: E731
+    return train_command(Config, train, "facecomp.flow.training", arguments)
 
 # %% ../../nbs/flow/12_training.ipynb #0f1710d8
 #| eval: false

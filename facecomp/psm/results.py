@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['EXAMPLES', 'CLAIMS', 'Collected', 'figure2', 'figure3', 'model_run', 'runs_of', 'figure5', 'figure6',
-           'cluster_objects', 'plane', 'summary', 'face_objects', 'result_objects', 'write_results', 'interval',
-           'verdict', 'plain_means', 'epochs_to_reach', 'claims', 'claims_page']
+           'cluster_objects', 'plane', 'summary', 'face_objects', 'result_objects', 'write_results', 'plain_means',
+           'epochs_to_reach', 'claims', 'claims_page']
 
 # %% ../../nbs/psm/15_results.ipynb #1883a8ef
 import json
@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from scipy import stats
 
+from ..paper.statistics import student_interval, verdict
 from ..paper.tables import format_table
 from .action_units import AU8, AU12, MODELS, read_run_name
 from .analysis import analysis_fault, analysis_folder, approach_keys
@@ -236,20 +236,6 @@ def write_results(found: Collected, folder: Path) -> list[Path]:
 def _receipt(found: Collected, folder: Path, name: str, inputs: dict, outputs: list[Path]) -> Path:
     return write_receipt(folder, here_receipt(found.cohort, name, "run_cohort", inputs), outputs)
 
-# %% ../../nbs/psm/15_results.ipynb #adbc026d
-def interval(differences: Sequence[float]) -> tuple[float, float, float]:
-    """Mean and 95 % interval (Student) of differences; the interval of one number is all numbers."""
-    d = np.asarray(differences, float)
-    if len(d) < 2:
-        return float(d.mean()), -np.inf, np.inf
-    half = float(stats.t.ppf(0.975, len(d) - 1) * d.std(ddof=1) / np.sqrt(len(d)))
-    return float(d.mean()), float(d.mean()) - half, float(d.mean()) + half
-
-
-def verdict(low: float, high: float) -> str:
-    """`holds`, `fails` or `open`."""
-    return "holds" if low > 0 else "fails" if high < 0 else "open"
-
 # %% ../../nbs/psm/15_results.ipynb #2fb17b54
 def plain_means(found: Collected) -> pd.DataFrame:
     """F1 of the test part, mean over a person's AUs: columns person, role, test, f1 (mean over Approach 3's runs).
@@ -284,10 +270,10 @@ CLAIMS: tuple[tuple[str, str, str], ...] = (
 
 
 def _row(claim: str, test: str, differences: Sequence[float]) -> dict[str, Any]:
-    mean, low, high = interval(differences)
+    mean, low, high = student_interval(differences)
     return {
         "claim": claim, "test": test, "participants": len(differences), "difference": mean,
-        "low": low, "high": high, "verdict": verdict(low, high),
+        "low": low, "high": high, "verdict": verdict(low, high, "fails"),
     }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from .pairs import LOADERS, persons
 from .training import Frames, frames_identity
 from ..records.files import InputError, project_root, sha256_file
-from ..records.receipts import Receipt, git_state, output_faults, read_receipt, write_receipt
+from ..records.receipts import Receipt, git_state, receipt_fault, write_receipt
 
 # %% ../../nbs/psm/11_runs.ipynb #e5901fd4
 def train_receipt(parameters: Mapping[str, Any]) -> Path:
@@ -157,12 +157,10 @@ def _other_start(made: Receipt, parameters: Mapping[str, Any]) -> str:
 
 def why_not_done(receipt: Path, parameters: Mapping[str, Any]) -> str:
     """Why a run has to be made (again); empty if its receipt proves it."""
-    if not receipt.is_file():
-        return "not made yet"
-    try:
-        made = read_receipt(receipt)
-    except InputError as error:
-        return str(error)
+    return receipt_fault(receipt, lambda made: _fault(made, receipt, parameters))
+
+
+def _fault(made: Receipt, receipt: Path, parameters: Mapping[str, Any]) -> str:
     for name, value in parameters.items():
         then = [made.parameters[k] for k in _RENAMED.get(name, (name,)) if k in made.parameters]
         if name not in _FREE and then and then[0] != value and value != "":
@@ -175,4 +173,4 @@ def why_not_done(receipt: Path, parameters: Mapping[str, Any]) -> str:
         return why
     if bool(parameters.get("data")) != (made.data == "real"):
         return f"data is {'real' if parameters.get('data') else 'synthetic'}, was {made.data}"
-    return next(iter(output_faults(receipt)), "")
+    return ""

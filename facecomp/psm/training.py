@@ -53,7 +53,7 @@ from facecomp.records.files import (
 )
 from ..records.receipts import Receipt, git_state, write_receipt
 from ..training.checkpoint import Parts
-from ..training.config import from_command_line, to_mapping, write_config
+from ..training.config import to_mapping, train_command, write_config
 from ..training.loop import Run, make_loader
 from ..training.options import Options, check_compiler, make_fabric, seed_all
 from ..training.schedules import set_rate
@@ -384,14 +384,8 @@ def write_run_receipt(training: Training, notebook: str, seconds: float | None =
 # %% ../../nbs/psm/03_training.ipynb #8690d50b
 def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m facecomp.psm.training --config psm.yaml`, alone or under `torchrun`; returns the exit code."""
-    try:
-        Training(
-            from_command_line(Config, arguments, PUBLISHED_KEYS, "facecomp.psm.training")
-        ).train()
-    except InputError as error:
-        print(f"facecomp: {error}", file=sys.stderr)
-        return 2
-    return 0
+    train = lambda config: Training(config).train()  # noqa: E731
+    return train_command(Config, train, "facecomp.psm.training", arguments, PUBLISHED_KEYS)
 
 # %% ../../nbs/psm/03_training.ipynb #1f47c8d4
 #| eval: false

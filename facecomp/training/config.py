@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Setting', 'settings', 'read_yaml', 'unknown_key', 'flatten', 'checked', 'make_config', 'read_config', 'KeyMap',
-           'read_published', 'from_command_line', 'to_mapping', 'config_id', 'config_yaml', 'write_config']
+           'read_published', 'from_command_line', 'to_mapping', 'config_id', 'config_yaml', 'write_config',
+           'train_command']
 
 # %% ../../nbs/training/03_config.ipynb #f08b36d6
 import argparse
@@ -353,3 +354,19 @@ def config_yaml(config: Any, indent: str = "") -> str:
 def write_config(config: Any, path: Path | str) -> Path:
     """Write the merged configuration, e.g. as config.yaml beside the run; `read_config` gives it back."""
     return write_atomic(path, config_yaml(config))
+
+# %% ../../nbs/training/03_config.ipynb #8dca2d91
+def train_command(
+    cls: type,  # of the configuration
+    train: Callable[[Any], object],  # called with it
+    prog: str,  # how the program is called in its help
+    args: Sequence[str] | None = None,  # None: of this program
+    published: KeyMap | None = None,  # allows --published-config
+) -> int:
+    """Run a training from the command line; returns the exit code: 2 after a line about wrong input."""
+    try:
+        train(from_command_line(cls, args, published, prog))
+    except InputError as error:
+        print(f"facecomp: {error}", file=sys.stderr)
+        return 2
+    return 0

@@ -271,11 +271,12 @@ SHOWN = (
 
 
 def small_example(example: dict[str, Any]) -> dict[str, Any]:
-    """What the figure needs of an example: unbiased fields of the `SHOWN` methods, no moved frames."""
+    """What the figure needs of an example: unbiased fields of the `SHOWN` methods, the first frame only."""
     made = example["predictions"]
     kept = {name: {"unbiased": made[name]["unbiased"]} for name in SHOWN if name in made}
     truth = {"unbiased": example["truth"]["unbiased"]}
-    return example | {"truth": truth, "predictions": kept, "deformed": {}}
+    small = {key: value for key, value in example.items() if key != "second"}
+    return small | {"truth": truth, "predictions": kept, "deformed": {}}
 
 
 def run_cohort(cohort: Cohort) -> tuple[Evaluation, dict[str, Any], dict[str, str]]:

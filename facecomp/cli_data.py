@@ -62,6 +62,10 @@ def _add_prepare(command: argparse.ArgumentParser) -> None:
         help="for openface and files: the CSV or folder; for mediapipe: the model file",
     )
     add("--fps", type=float, help="frame rate of folders of images (default: 25)")
+    add("--size", type=number, help="pixels, side of fomm's frames (default: 256)")
+    add(
+        "--gray", choices=("none", "luma", "upstream"), help="fomm's frames in grey (default: none)"
+    )
     add("--quiet", action="store_true", help="no progress bar")
 
 
@@ -70,6 +74,8 @@ def run_prepare(options: argparse.Namespace) -> int:
     from facecomp.data.prepare import prepare
 
     more = {"fps": options.fps} if options.fps else {}
+    fomm = {name: getattr(options, name) for name in ("size", "gray") if getattr(options, name)}
+    more |= {"rules": {"fomm": fomm}} if fomm else {}
     return prepare(
         options.videos,
         participant=options.participant,
@@ -141,7 +147,8 @@ ACTIONS = {
         _add_prepare,
         "aligned frames, landmarks, contact sheet and report of videos",
         "facecomp data prepare my_video.mp4 --participant P01 --for psm,fomm,flow,dfer\n"
-        "  facecomp data prepare recordings/ --jobs 4 --out data/prepared",
+        "  facecomp data prepare recordings/ --jobs 4 --out data/prepared\n"
+        "  facecomp data prepare samm/ --for fomm --gray luma --out data/samm",
     ),
     "synth": (
         run_synth,

@@ -28,7 +28,7 @@ from ..records.receipts import Receipt, output_faults, read_receipt, receipt_pat
 
 # %% ../../nbs/data/16_jobs.ipynb #ec236776
 STUDIES = ("psm", "fomm", "flow", "dfer")
-FORMAT = 1  # of the prepared files; a higher number makes everything again
+FORMAT = 2  # of the prepared files; a higher number makes everything again
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,13 @@ def _writers(
         yield (
             [
                 StudyWriter(
-                    job.tree, r, sums, rule_settings(r), clock, stem if r.name == "fomm" else None
+                    job.tree,
+                    r,
+                    sums,
+                    rule_settings(r),
+                    clock,
+                    stem if r.name == "fomm" else None,
+                    settings_of(job)["detector"],
                 )
                 for r in rules
             ],

@@ -19,6 +19,13 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from facecomp.data.keypoints import (
+    KEYPOINTS,
+    clip_name,
+    points_bytes,
+    points_of_landmarks,
+    side_text,
+)
 from .report import Runs, runs_text
 from ..faces.alignment import Aligned, Rule, encode
 from ..faces.detection import Found, table_of
@@ -59,6 +66,13 @@ class Tree:
         """Folder of flow's points, a text file an image."""
         return self.out / "flow" / "Landmarks" / self.participant / self.video
 
+    @property
+    def keypoints(self) -> tuple[Path, Path]:
+        """Files of FOMM's points: the tensor, and the table beside it."""
+        name = clip_name(self.participant, self.video)
+        folder = self.out / "fomm" / KEYPOINTS
+        return folder / f"{name}.pt", folder / f"{name}.csv"
+
     def frames(self, study: str) -> Path:
         """Folder of the study's aligned frames."""
         if study == "flow":
@@ -68,7 +82,8 @@ class Tree:
 
     def folders(self, study: str) -> list[Path]:
         """All folders that belong to one study of this video."""
-        return [self.frames(study), *([self.landmarks] if study == "flow" else [])]
+        more = {"flow": [self.landmarks], "fomm": [self.keypoints[0].parent]}
+        return [self.frames(study), *more.get(study, [])]
 
 # %% ../../nbs/data/13_outputs.ipynb #8d9c6c72
 def frame_name(tree: Tree, rule: Rule, index: int) -> str:
@@ -196,6 +211,7 @@ class StudyWriter:
     settings: dict[str, Any]  # of the rule, for the record
     clock: Clock = field(default_factory=Clock)
     stem: Callable[[int], str] | None = None  # name of a frame without ending; None: by number
+    detector: str = ""  # what finds the faces
     started: Rule | None = None
     error: str = ""
     written: int = 0
@@ -236,6 +252,16 @@ class StudyWriter:
         if self.rule.name == "flow":
             text = self.tree.landmarks / f"{name.partition('.')[0]}_landmarks.txt"
             self.sums.write(text, points_text(aligned.points).encode())
+        if self.rule.name == "fomm" and not self.written:
+            self._write_keypoints(aligned)
+
+    def _write_keypoints(self, aligned: Aligned) -> None:
+        """Write FOMM's points of the first frame; it has a face, or the clip would have no box."""
+        landmarks, (tensor, table) = aligned.points[None], self.tree.keypoints
+        points = points_of_landmarks(landmarks, self.rule.shape[0])[0]
+        self.sums.write(tensor, points_bytes(points))
+        text = side_text(tensor.stem, landmarks, self.detector)
+        self.sums.write(table, text.encode())
 
     def _align(self, frame: Frame | None, found: Found) -> Aligned | None:
         if frame is None or (found.face is None and self.rule.needs_face):
@@ -275,7 +301,11 @@ class StudyWriter:
 def clear(tree: Tree, rule: Rule) -> None:
     """Remove the aligned frames of one study of one video, and parts of them that a killed run left."""
     endings = {Path(rule.file).suffix, ".part"}
-    for folder in tree.folders(rule.name):
+    for path in tree.keypoints if rule.name == "fomm" else ():
+        path.unlink(missing_ok=True)
+        path.with_name(f".{path.name}.part").unlink(missing_ok=True)
+    own = [folder for folder in tree.folders(rule.name) if folder != tree.keypoints[0].parent]
+    for folder in own:
         for path in folder.iterdir() if folder.is_dir() else ():
             if path.suffix in endings or path.name.endswith("_landmarks.txt"):
                 path.unlink()

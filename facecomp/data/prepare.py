@@ -98,6 +98,7 @@ def plan(
     people = _people(participant, videos)
     plans: list[Job | Outcome] = []
     taken: dict[Tree, Path] = {}
+    clips: dict[str, Path] = {}
     for path, person in zip(videos, people, strict=True):
         try:
             job = make_job(path, person, detector=detector, **options)
@@ -113,10 +114,20 @@ def plan(
         other = taken.setdefault(job.tree, path)
         if other is path:
             plans.append(job)
+            _check_clip(job, clips)
         elif not _same(other, path):
             place = f"participant {job.tree.participant!r}, video {job.tree.video!r}"
             raise InputError(f"{shown(other)} and {shown(path)}: both would be {place}; rename one")
     return plans
+
+
+def _check_clip(job: Job, clips: dict[str, Path]) -> None:
+    """Raise `InputError` if FOMM's points of two clips would have one name (a_b of c, and a of b_c)."""
+    name = job.tree.keypoints[0].stem
+    other = clips.setdefault(name, job.source)
+    if other is not job.source and any(rule.name == "fomm" for rule in job.rules):
+        both = f"{shown(other)} and {shown(job.source)}"
+        raise InputError(f"{both}: both would be the clip {name!r} of fomm; rename one")
 
 
 def _people(participant: str | Sequence[str] | None, videos: Sequence[Path]) -> list[str | None]:

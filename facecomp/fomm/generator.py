@@ -42,6 +42,11 @@ class Generated:
     frame: Tensor  # (B, C, H, W): the source
     align_corners: bool = False
 
+    def __getitem__(self, frames: slice) -> "Generated":
+        """Some of the frames."""
+        parts = (x[frames] for x in (self.prediction, self.motion, self.frame))
+        return Generated(*parts, self.align_corners)
+
     def deformed(self) -> Tensor:
         """The source frame itself, moved by the enlarged deformation: (B, C, H, W)."""
         return sample(self.frame, self.motion.deformation, self.align_corners)
@@ -91,14 +96,14 @@ class Generator(nn.Module):
             features = block(features)
         return SourceFace(frame, self.dense_motion_network.down(frame), features)
 
-    def decode(
-        self, face: SourceFace, source_points: KeyPoints, driving_points: KeyPoints
-    ) -> Generated:
-        """One frame per set of driving points; a single source face serves all of them."""
-        count = len(driving_points.value)
-        if len(face.frame) == 1 < count:
-            face = face.repeated(count)
-        motion = self.dense_motion_network.reduced(face.reduced, source_points, driving_points)
+    def move(self, face: SourceFace, source_points: KeyPoints, driving_points: KeyPoints) -> Motion:
+        """Where the source moves for each set of driving points; a single source face serves all of them."""
+        face = _serving(face, len(driving_points.value))
+        return self.dense_motion_network.reduced(face.reduced, source_points, driving_points)
+
+    def paint(self, face: SourceFace, motion: Motion) -> Generated:
+        """One frame for each motion; a single source face serves all of them."""
+        face = _serving(face, len(motion.deformation))
         x = sample(face.features, motion.deformation, self.align_corners)
         if motion.occlusion_map is not None:
             x = x * _resized(motion.occlusion_map, x)
@@ -107,10 +112,20 @@ class Generator(nn.Module):
             x = block(x)
         return Generated(self.final(x).sigmoid(), motion, face.frame, self.align_corners)
 
+    def decode(
+        self, face: SourceFace, source_points: KeyPoints, driving_points: KeyPoints
+    ) -> Generated:
+        """One frame for each set of driving points: `paint` after `move`."""
+        return self.paint(face, self.move(face, source_points, driving_points))
+
     def forward(
         self, frame: Tensor, source_points: KeyPoints, driving_points: KeyPoints
     ) -> Generated:
         return self.decode(self.encode(frame), source_points, driving_points)
+
+
+def _serving(face: SourceFace, count: int) -> SourceFace:
+    return face.repeated(count) if len(face.frame) == 1 < count else face
 
 
 def _resized(mask: Tensor, like: Tensor) -> Tensor:

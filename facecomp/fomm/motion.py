@@ -144,6 +144,10 @@ class Motion:
     sparse_deformed: Tensor  # (B, K+1, C, h, w): reduced source, moved in each way
     occlusion_map: Tensor | None = None  # (B, 1, h, w): 0 hidden ... 1 seen in the source
 
+    def __getitem__(self, frames: slice) -> "Motion":
+        """Motion of some of the frames."""
+        return Motion(*(None if x is None else x[frames] for x in vars(self).values()))
+
 
 class DenseMotion(nn.Module):
     """A frame and two sets of key points -> `Motion`."""

@@ -61,8 +61,8 @@ check: export
 	$(BIN)/ruff check facecomp tests
 
 bench: $(READY)
-	@for name in psm_analysis frame_store synthetic_faces prepare psm_step psm_precision flow_labels flow_label_jobs flow_metrics flow_network fomm_step; do \
-		echo "bench/$$name.py"; OMP_NUM_THREADS=1 $(BIN)/python bench/$$name.py | tee bench/results/$$name.md; done
+	@for file in bench/*.py; do name=$$(basename $$file .py); echo "$$file"; \
+		OMP_NUM_THREADS=1 $(BIN)/python $$file | tee bench/results/$$name.md; done
 
 lock: $(READY)
 	$(BIN)/python -m uv pip compile pyproject.toml --extra dev --universal --generate-hashes \

@@ -40,9 +40,9 @@ def quiet_surroundings(monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
 
 
-def run_cells(notebook: str, **parameters) -> dict:
-    """Execute a paper notebook's cells in this process; returns its names."""
-    cells = json.loads((ROOT / "nbs" / "psm" / f"{notebook}.ipynb").read_text())["cells"]
+def run_cells(notebook: str, study: str = "psm", **parameters) -> dict:
+    """Execute a notebook's cells in this process; returns its names."""
+    cells = json.loads((ROOT / "nbs" / study / f"{notebook}.ipynb").read_text())["cells"]
     names: dict = {"__name__": "notebook"}
     for cell in cells:
         if cell["cell_type"] != "code":

@@ -154,10 +154,10 @@ def test_a_golden_case_fails_for_other_weights(name):
         run_case(golden.case(name), CHECKS)
 
 
-def test_a_golden_case_fails_if_the_last_digit_of_epsilon_is_another(monkeypatch):
+def test_a_golden_case_fails_for_another_epsilon_of_the_norms(monkeypatch):
     monkeypatch.setattr(blocks, "LAYER_NORM_EPS", 1e-5)
     with pytest.raises(AssertionError, match="outside"):
-        run_case(GoldenSet.read(GOLDEN, None).case("finetune-small-joint"), CHECKS)
+        run_case(GoldenSet.read(GOLDEN, None).case("finetune-small-region"), CHECKS)
 
 
 # --- regions -----------------------------------------------------------------------------------------
@@ -171,7 +171,6 @@ def test_regrouping_is_undone_and_regions_are_boxes(regions, region):
     grid = tuple(a * b for a, b in zip(regions, region, strict=True))
     numbers = torch.arange(2 * np.prod(grid)).view(2, -1)
     made = to_regions(numbers, grid, region)
-    assert torch.equal(from_regions(made, grid, region), numbers)
     assert torch.equal(from_regions(made.flatten(1, 2), grid, region), numbers)
     place = np.stack(np.unravel_index(made[0].numpy(), grid), -1)
     extent = place.max(1) - place.min(1) + 1

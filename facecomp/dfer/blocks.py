@@ -77,7 +77,7 @@ def pick_tubelets(
     chosen: Tensor,  # (B, K) numbers of tokens, raster order
 ) -> Tensor:
     """Copies (B, K, 3, frames, rows, columns) of the chosen tubelets."""
-    clips = clips.contiguous()
+    clips, chosen = clips.contiguous(), chosen.to(clips.device)
     tubelets = cut_tubelets(clips, size)
     clip = torch.arange(len(chosen), device=chosen.device)[:, None]
     rows, columns = size.grid[1:]

@@ -106,11 +106,10 @@ def to_regions(tokens: Tensor, grid: Triple, region: Triple) -> Tensor:
     return apart.permute(0, 1, 3, 5, 2, 4, 6, *rest).flatten(4, 6).flatten(1, 3)
 
 
-def from_regions(regions: Tensor, grid: Triple, region: Triple) -> Tensor:
-    """(B, R, S, ...) or (B, R S, ...) in region-major order -> (B, N, ...) in raster order."""
+def from_regions(tokens: Tensor, grid: Triple, region: Triple) -> Tensor:
+    """Tokens (B, N, ...) in region-major order -> the same in raster order."""
     place = to_regions(torch.arange(grid[0] * grid[1] * grid[2])[None], grid, region).flatten()
-    flat = regions if regions.shape[1] == len(place) else regions.flatten(1, 2)
-    return flat[:, place.argsort().to(regions.device)]
+    return tokens[:, place.argsort().to(tokens.device)]
 
 # %% ../../nbs/dfer/01_lgi.ipynb #b0f6a5fc
 def visible_to_regions(tokens: Tensor, grid: Triple, region: Triple) -> Tensor:
@@ -291,4 +290,4 @@ def patch_scores(maps: AttentionMaps) -> Tensor:
 
 def score_grid(scores: Tensor, grid: Triple, region: Triple) -> Tensor:
     """Scores (B, R, S) on the grid of tokens (B, T', H', W')."""
-    return from_regions(scores, grid, region).unflatten(1, grid)
+    return from_regions(scores.flatten(1), grid, region).unflatten(1, grid)

@@ -144,7 +144,7 @@ class Mixer(nn.Module):
         chunk = (
             math.isqrt(parts[0].shape[-2]) if on_gpu else 0
         )  # few launches; few numbers on a CPU
-        if torch.is_grad_enabled():  # states are made again: they are 32 times as many as outputs
+        if torch.is_grad_enabled():  # states are made again: 16 numbers for each output
             return checkpoint(selective_scan, *parts, chunk, use_reentrant=False)
         return selective_scan(*parts, chunk)
 
@@ -317,7 +317,7 @@ class MambaPretraining(MambaTrunk):
                     weight /= math.sqrt(settings.depth)
 
     def forward(self, clips: Tensor, masks: Tensor) -> Tensor:
-        visible, hidden = self.order(masks)
+        visible, hidden = (tokens.to(clips.device) for tokens in self.order(masks))
         return self.pixel_decoder(self.encode(clips, visible), visible, hidden)
 
     def order(self, masks: Tensor) -> tuple[Tensor, Tensor]:

@@ -121,7 +121,7 @@ class PretrainingNetwork(nn.Module):
             nn.init.trunc_normal_(tokens, std=0.02, a=-0.02, b=0.02)
 
     def forward(self, clips: Tensor, masks: Tensor) -> Tensor:
-        visible, hidden = self.order(masks)
+        visible, hidden = (tokens.to(clips.device) for tokens in self.order(masks))
         return self.decode(self.encode(clips, visible), visible, hidden)
 
     def order(self, masks: Tensor) -> tuple[Tensor, Tensor]:

@@ -177,6 +177,7 @@ def committed_figures(tmp_path_factory):
     [
         ("psm", 25, {("real", "published")}),
         ("flow", 0, {("none", "runs"), ("synthetic", "runs")}),
+        ("fomm", 0, {("none", "runs"), ("synthetic", "runs")}),
     ],
 )
 def test_committed_figures_carry_their_provenance(committed_figures, study, pages, kinds):

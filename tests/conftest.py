@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,3 +54,16 @@ def run_cells(notebook: str, study: str = "psm", **parameters) -> dict:
             assert parameters.keys() <= names.keys()
             names.update(parameters)
     return names
+
+
+def drive(driver: str, jobs: list) -> list[int]:
+    """Exit codes of what a script does with each job, one after the other (negative: killed by that signal)."""
+    answer = subprocess.run(
+        [sys.executable, "-c", driver],
+        input=json.dumps(jobs),
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert answer.returncode == 0, answer.stderr[-2000:]
+    return [int(line) for line in answer.stdout.split()]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import ROOT
+from conftest import ROOT, drive
 from golden.fill import fill, make_input
 from PIL import Image
 
@@ -194,19 +194,6 @@ for values, number, die in json.load(sys.stdin):
 """
 
 
-def drive(jobs: list) -> list[int]:
-    """Exit codes of trainings run one after the other (negative: killed by that signal)."""
-    answer = subprocess.run(
-        [sys.executable, "-c", DRIVER],
-        input=json.dumps(jobs),
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert answer.returncode == 0, answer.stderr[-2000:]
-    return [int(line) for line in answer.stdout.split()]
-
-
 def test_a_run_that_was_killed_or_terminated_anywhere_ends_in_the_same_bits(data, tmp_path):
     """4 steps an epoch; killed before its step k (from 1), then once more, then left alone."""
     kill, term, jobs, codes, folders = int(signal.SIGKILL), int(signal.SIGTERM), [], [], {}
@@ -225,7 +212,7 @@ def test_a_run_that_was_killed_or_terminated_anywhere_ends_in_the_same_bits(data
         folders[way] = Config(**values).folder
         jobs += [(values, *death) for death in [*deaths, (0, 0)]]
         codes += [{kill: -9, term: 143}[number] for number, _ in deaths] + [0]
-    assert drive(jobs) == codes
+    assert drive(DRIVER, jobs) == codes
     for way, folder in folders.items():
         whole = folders[f"{way.partition('-')[0]}-whole"]
         assert equal(weights(whole), weights(folder))

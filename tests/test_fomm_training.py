@@ -3,8 +3,6 @@
 import json
 import random
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import ROOT
+from conftest import ROOT, drive
 from golden.fomm_losses_checks import loss_network
 from golden.fomm_networks_checks import build, detector
 from golden.harness import GoldenSet
@@ -260,19 +258,6 @@ for values, number, what in json.load(sys.stdin):
 """
 
 
-def drive(jobs: list) -> list[int]:
-    """Exit codes of trainings run one after the other (negative: killed by that signal)."""
-    answer = subprocess.run(
-        [sys.executable, "-c", DRIVER],
-        input=json.dumps(jobs),
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert answer.returncode == 0, answer.stderr[-2000:]
-    return [int(line) for line in answer.stdout.split()]
-
-
 KILL, TERM = int(signal.SIGKILL), int(signal.SIGTERM)
 ONE = {"sheet_epochs": 1}
 OTHER = {"driving_keypoints": "per_frame", "mode": "corrected"}
@@ -296,7 +281,7 @@ def driven(data, tmp_path_factory) -> Path:
         codes += [{KILL: -9, TERM: 143}[number] for number, _ in deaths] + [0]
     values = values_of(data, home, name="two", sheet_epochs=1, train_params=PAIR)
     jobs.append((values, random.SystemRandom().randint(20000, 60000), str(home)))
-    assert drive(jobs) == [*codes, 0, 0]
+    assert drive(DRIVER, jobs) == [*codes, 0, 0]
     return home
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import drive
 from PIL import Image
 
 from facecomp.data.store import open_store
@@ -60,15 +61,6 @@ for values, die in json.load(sys.stdin):
 """
 
 
-def drive(jobs: list) -> list[int]:
-    """Exit codes of trainings run one after the other (negative: killed by that signal)."""
-    answer = subprocess.run(
-        [sys.executable, "-c", DRIVER], input=json.dumps(jobs), capture_output=True, text=True, timeout=600
-    )
-    assert answer.returncode == 0, answer.stderr[-2000:]
-    return [int(line) for line in answer.stdout.split()]
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     """Two synthetic persons of 11 frames, and a list for the general model."""
@@ -103,7 +95,7 @@ def test_kills_at_random_steps_change_nothing(data, tmp_path, approach):
     for workers in (0, 2):
         cut = values(data, tmp_path / f"cut{workers}", approach, epochs=3, num_workers=workers, checkpoint_steps=1)
         jobs += [(cut, int(die)) for die in rng.integers(0, 3, 5)] + [(cut, None)]
-    codes = drive(jobs)
+    codes = drive(DRIVER, jobs)
     assert codes[0] == codes[6] == codes[12] == 0 and -9 in codes[1:6] and -9 in codes[7:12]
     folders = [Config(**job).folder for job in (whole, jobs[1][0], jobs[7][0])]
     one, *others = [weights(folder, 3) for folder in folders]
@@ -117,7 +109,7 @@ def cut_and_whole(data: Path, tmp_path: Path, **more) -> tuple[Path, Path]:
     """Folders of a run that was killed in its second epoch and went on, and of one that was not."""
     whole = values(data, tmp_path / "whole", "PSM", checkpoint_steps=1, **more)
     cut = values(data, tmp_path / "cut", "PSM", checkpoint_steps=1, **more)
-    assert drive([(whole, None), (cut, 3), (cut, None)]) == [0, -9, 0]
+    assert drive(DRIVER, [(whole, None), (cut, 3), (cut, None)]) == [0, -9, 0]
     folders = Config(**whole).folder, Config(**cut).folder
     assert len({(folder / "history.csv").read_text() for folder in folders}) == 1
     assert equal(*(weights(folder, 2) for folder in folders))
@@ -388,7 +380,7 @@ def test_another_seed_or_a_forgotten_optimiser_is_seen(data, tmp_path):
     made = values(data, tmp_path / "a", "PSM")
     seed = values(data, tmp_path / "b", "PSM", seed=3)
     half = values(data, tmp_path / "c", "PSM", epochs=1)
-    assert drive([(made, None), (seed, None), (half, None)]) == [0, 0, 0]
+    assert drive(DRIVER, [(made, None), (seed, None), (half, None)]) == [0, 0, 0]
     folder = Config(**half).folder
     path = max(folder.glob("*.pt"), key=lambda p: p.stat().st_mtime) if list(folder.glob("*.pt")) else None
     newest = path or max((p for p in folder.rglob("*") if p.suffix in (".ckpt", ".pth")), key=lambda p: p.stat().st_mtime)
@@ -396,7 +388,7 @@ def test_another_seed_or_a_forgotten_optimiser_is_seen(data, tmp_path):
     for entry in state["optimizers"]["adam"]["state"].values():
         entry["exp_avg"].zero_()
     torch.save(state, newest)
-    assert drive([({**half, "epochs": 2}, None)]) == [0]
+    assert drive(DRIVER, [({**half, "epochs": 2}, None)]) == [0]
     first = weights(Config(**made).folder, 2)
     assert not equal(first, weights(Config(**seed).folder, 2))
     assert not equal(first, weights(folder, 2))

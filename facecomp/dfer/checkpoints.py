@@ -116,6 +116,13 @@ REGIONS_OF = {8: (2, 5, 10), 20: (2, 2, 10)}  # of 8 x 10 x 10 tokens
 HEAD_WIDTH = 64
 
 
+def _clip_size(file: WeightsFile, kernel: Shape, image: int | None, frames: int | None) -> ClipSize:
+    """Size of the clips: as asked for, else as the file says, else as published."""
+    said = file.arguments
+    image, frames = image or said.get("input_size") or 160, frames or said.get("num_frames") or 16
+    return ClipSize(image, frames, kernel[3], kernel[2])
+
+
 def encoder_settings(
     file: WeightsFile,
     image: int | None = None,  # px; None: as the file says, else 160
@@ -126,13 +133,7 @@ def encoder_settings(
     start = "encoder." if file.kind == "pretraining" else ""
     shapes = {k.removeprefix(start): tuple(v.shape) for k, v in file.tensors.items()}
     kernel = _shape(file, shapes, "patch_embed.proj.weight", 5)
-    given = file.arguments
-    size = ClipSize(
-        image or given.get("input_size") or 160,
-        frames or given.get("num_frames") or 16,
-        kernel[3],
-        kernel[2],
-    )
+    size = _clip_size(file, kernel, image, frames)
     common = {
         "size": size,
         "width": kernel[0],
@@ -145,7 +146,7 @@ def encoder_settings(
         scaled = 0.1 if "blocks.0.gamma_1" in shapes else 0.0
         return EncoderSettings(attention="joint", init_values=scaled, **common)
     count = _shape(file, shapes, "lg_region_tokens", 2)[0]
-    region = region or given.get("lg_region_size") or REGIONS_OF.get(count)
+    region = region or file.arguments.get("lg_region_size") or REGIONS_OF.get(count)
     if region is None:
         raise InputError(f"{file.path}: {count} regions of unknown size; give their size (region)")
     made = EncoderSettings(region=tuple(region), **common, **_stages(file, shapes, start))
@@ -256,13 +257,7 @@ def mamba_settings(
     """Settings under which a VideoMamba has the file's shapes; `more` as of `MambaSettings`."""
     shapes = {k: tuple(v.shape) for k, v in file.tensors.items()}
     kernel = _shape(file, shapes, "patch_embed.proj.weight", 5)
-    given = file.arguments
-    size = ClipSize(
-        image or given.get("input_size") or 160,
-        frames or given.get("num_frames") or 16,
-        kernel[3],
-        kernel[2],
-    )
+    size = _clip_size(file, kernel, image, frames)
     learned = file.kind == "mamba recognition" and "pos_embed" in shapes
     depth = _count(shapes, "layers")
     return MambaSettings(size, kernel[0], depth, learned_positions=learned, **more)

@@ -105,6 +105,26 @@ def _draws(item: Item | int, count: int, legacy: Draws | None) -> tuple[Item, Dr
     return item, legacy or Draws.of(item)
 
 
+def _tried(
+    item: Item | int,
+    count: int,
+    legacy: Draws | None,
+    tries: int,
+    make: Callable[[int, Draws, int], Sample],  # of index, draws, and how many were lost before
+) -> Sample:
+    """What `make` gives for an item, or for another one where a clip cannot be read; raises its last `InputError`."""
+    item, draws = _draws(item, count, legacy)
+    index, others = item.index, item.numpy("replacement")
+    for lost in range(tries):
+        try:
+            return make(index, draws, lost)
+        except InputError:
+            if lost + 1 == tries:
+                raise
+            index = int(others.integers(count))
+    raise InputError(f"tries {tries}: must be 1 or more")
+
+
 @dataclass(frozen=True)
 class Changes:
     """From prepared frames to what the network gets."""
@@ -153,21 +173,13 @@ class TrainClips(Dataset):
         return len(self.frames)
 
     def __getitem__(self, item: Item | int) -> Sample:
-        item, draws = _draws(item, len(self), self.legacy)
-        index, others = item.index, item.numpy("replacement")
-        for lost in range(self.tries):
-            try:
-                count = self.frames.count(index)
-                numbers = dense_indices(count, draws.numpy, self.rate, self.length)[0]
-                frames = self.frames(index, numbers)
-            except InputError:
-                if lost + 1 == self.tries:
-                    raise
-                index = int(others.integers(len(self)))
-            else:
-                made = self.changes(frames, self.targets[index], draws)
-                return Sample(*made, self.frames.sources[index].name, lost=lost)
-        raise InputError(f"tries {self.tries}: must be 1 or more")
+        return _tried(item, len(self), self.legacy, self.tries, self._sample)
+
+    def _sample(self, index: int, draws: Draws, lost: int) -> Sample:
+        count = self.frames.count(index)
+        numbers = dense_indices(count, draws.numpy, self.rate, self.length)[0]
+        made = self.changes(self.frames(index, numbers), self.targets[index], draws)
+        return Sample(*made, self.frames.sources[index].name, lost=lost)
 
 # %% ../../nbs/dfer/11_clips.ipynb #c82dc238
 class ViewClips(Dataset):
@@ -318,16 +330,7 @@ class PretrainClips(Dataset):
         return len(self.frames)
 
     def __getitem__(self, item: Item | int) -> Sample:
-        item, draws = _draws(item, len(self), self.legacy)
-        index, others = item.index, item.numpy("replacement")
-        for lost in range(self.tries):
-            try:
-                return self._sample(index, draws, lost)
-            except InputError:
-                if lost + 1 == self.tries:
-                    raise
-                index = int(others.integers(len(self)))
-        raise InputError(f"tries {self.tries}: must be 1 or more")
+        return _tried(item, len(self), self.legacy, self.tries, self._sample)
 
     def _sample(self, index: int, draws: Draws, lost: int) -> Sample:
         count = self.frames.count(index)

@@ -287,7 +287,7 @@ def _clips(cohort: Cohort) -> list[Clip]:
     return [c for part in ("train", "test") for c in find_clips(cohort.people, part, cohort.size)]
 
 # %% ../../nbs/fomm/30_cohort.ipynb #75a17586
-MARKS = ("SYNTHETIC: rendered faces, no person",)
+MARKS = ("SYNTHETIC",)
 
 
 def _strip_picture(shown: Mapping[str, Any]) -> np.ndarray:

@@ -18,6 +18,7 @@ from facecomp.fomm.cohort import (
     RESULTS,
     VARIANTS,
     Cohort,
+    prior_faces,
     run_cohort,
     train_models,
     write_cohort_results,
@@ -28,7 +29,7 @@ from facecomp.fomm.study import STUDY
 from facecomp.paper.figures import read_provenance
 from facecomp.paper.reproduce import Request, comparison, disagreements
 from facecomp.paper.sources import open_results
-from facecomp.records.files import InputError
+from facecomp.records.files import InputError, sha256_file
 from facecomp.records.pickles import plain_table, read_pickle
 from facecomp.records.receipts import Receipt, output_faults, read_receipt, write_objects
 from facecomp.training.config import flatten, to_mapping
@@ -124,6 +125,24 @@ def test_the_same_cohort_gives_the_same_results(made):
     assert again.inputs == outcome.inputs
 
 
+def test_a_photograph_is_animated_by_the_test_clips_and_only_numbers_of_it_are_kept(made, tmp_path):
+    cohort, outcome, _ = made
+    assert outcome.photograph is None
+    picture = tmp_path / "face.png"
+    [face] = prior_faces(cohort, 1).values()
+    Image.fromarray(face["frame"]).save(picture)
+    shown = replace(cohort, photograph=str(picture))
+    seen = run_cohort(shown)
+    used = seen.photograph[seen.photograph["measure"] == "ratio"]
+    assert list(used["model"]) == [UNTRAINED, "prior", "network"] and (used["clips"] == 2).all()
+    assert (used["mean"] >= 0).all() and used["mean"].max() > 0
+    assert set(seen.photograph["measure"]) <= {"ratio", "r", "gain"}
+    path = write_cohort_results(shown, seen, tmp_path / "results")
+    receipt = read_receipt(path)
+    assert receipt.inputs["photograph"] == sha256_file(picture)
+    assert "photograph.csv" in receipt.outputs and str(tmp_path) not in path.read_text()
+
+
 def test_results_have_a_receipt_each_that_verifies_and_say_that_they_are_synthetic(made):
     cohort, outcome, folder = made
     for name in (*RESULTS, "cohort"):
@@ -190,6 +209,13 @@ def test_claims_hold_only_where_the_whole_interval_does():
     mixed.loc[mixed["model"] == "no_prior", "r"] += np.array([0.1, -0.1] * 3)
     row = claims(mixed).set_index("claim").loc["the prior helps to follow the driving clip"]
     assert row["verdict"] == "open" and row["low"] < 0 < row["high"]
+
+
+def test_a_claim_whose_measure_has_no_value_is_shown_as_such(made):
+    rows = made[1].objects["rows_synthetic"]
+    still = rows.assign(r=rows["r"].where(rows["model"] != UNTRAINED))  # it moves nothing
+    found = claims(still).set_index("claim").loc["training helps"]
+    assert found["verdict"] == "no value" and found["clips"] == 0 and np.isnan(found["difference"])
 
 
 def test_a_claim_compares_the_same_clips():

@@ -211,12 +211,14 @@ CLAIMS: dict[str, tuple[str, str, str | float]] = {
 
 
 def claims(rows: pd.DataFrame) -> pd.DataFrame:
-    """Each claim that the models allow: both means, gain with interval, verdict."""
-    found = []
+    """Each claim about models that were run: both means, gain with interval, verdict; `no value` where a measure has none."""
+    found, there = [], {*rows["model"]}
     for claim, (name, better, other) in CLAIMS.items():
-        wide = rows.pivot_table(index=["driving", "clip"], columns="model", values=name)
-        if not {x for x in (better, other) if isinstance(x, str)} <= set(wide):
+        models = [x for x in (better, other) if isinstance(x, str)]
+        if not there.issuperset(models):
             continue
+        wide = rows.pivot_table(index=["driving", "clip"], columns="model", values=name)
+        wide = wide.reindex(columns=models)  # a model without any value has no column
         against = wide[other] if isinstance(other, str) else pd.Series(other, wide.index)
         gap = ((against - wide[better]) * (1 if name in SMALL else -1)).dropna()
         wide, against = wide.loc[gap.index], against[gap.index]
@@ -224,16 +226,16 @@ def claims(rows: pd.DataFrame) -> pd.DataFrame:
         row = {"claim": claim, "measure": name, "first": better, "second": str(other)}
         row |= {"mean_first": wide[better].mean(), "mean_second": against.mean()}
         row |= {"difference": gap.mean(), "low": low, "high": high, "clips": len(gap)}
-        found.append(row | {"verdict": verdict(low, high)})
+        found.append(row | {"verdict": verdict(low, high) if len(gap) else "no value"})
     return pd.DataFrame(found)
 
 # %% ../../nbs/fomm/30_answers.ipynb #5ef779ef
 def summarise(rows: pd.DataFrame) -> pd.DataFrame:
-    """model, measure, mean, low, high, clips: means with 95 % intervals over driving people."""
+    """model, measure, mean, low, high, clips: means of what there is, with 95 % intervals over driving people."""
     found = []
     for model, part in rows.groupby("model", sort=False):
         for name in MEASURES:
-            used = part.dropna(subset=[name])
+            used = part.dropna(subset=[name]) if name in part else part[:0]
             if used.empty:
                 continue
             values = used[name].to_numpy(float)

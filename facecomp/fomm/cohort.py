@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Key', 'VARIANTS', 'MOMENTS', 'FILMED', 'RESULTS', 'MARKS', 'Cohort', 'prepare_cohort', 'train_models', 'films',
-           'motion_of', 'prior_faces', 'Outcome', 'load_models', 'measure_all', 'still_films', 'run_cohort',
-           'write_cohort_results']
+           'motion_of', 'prior_faces', 'Outcome', 'load_models', 'measure_all', 'still_films', 'measure_photograph',
+           'run_cohort', 'write_cohort_results']
 
 # %% ../../nbs/fomm/30_cohort.ipynb #a046e711
 import json
@@ -40,8 +40,10 @@ from .clips import Clip, find_clips
 from .config import Config, model_settings
 from .figures import moments
 from .models import open_model, usable_device
+from .motion_energy import motion_transfer
 from .outputs import as_uint8, film_strip
 from .people import Cropped, Take, make_dataset, recording_of
+from .portraits import Framing, read_portrait
 from .runs import run_config, why_not_done
 from .study import CLAIMS as CLAIMS_FILE
 from .study import MOTION, PRIOR, ROWS, STRIPS, SUMMARY
@@ -91,6 +93,7 @@ class Cohort:
     vgg_weights: str = "random"  # random: marked in the results; or imagenet, or a file
     vgg_width: int = 8  # divides the channels of a random loss network
     seed: int = 0
+    photograph: str = ""  # picture of one face that is animated by the test clips, too
     device: str = "cpu"
 
     def __post_init__(self):
@@ -166,7 +169,7 @@ def train_models(cohort: Cohort) -> dict[Key, Path]:
 
 # %% ../../nbs/fomm/30_cohort.ipynb #ee8fe492
 MOMENTS = 4  # frames of a film
-FILMED = ("prior", "no_prior", "network", UNTRAINED)  # models whose films are kept
+FILMED = ("prior", "no_prior", "network")  # models whose films are kept
 
 
 def films(case: Case, contenders: Sequence[Contender]) -> dict[str, np.ndarray]:
@@ -213,6 +216,7 @@ class Outcome:
 
     objects: dict[str, Any]  # by the names of RESULTS
     inputs: dict[str, str]  # identities of what it was made from
+    photograph: pd.DataFrame | None = None  # means of the animated photograph
 
 
 def load_models(cohort: Cohort, weights: Mapping[Key, Path]) -> dict[Key, Player]:
@@ -269,18 +273,39 @@ def still_films(cohort: Cohort, case: Case, models: Mapping[str, Player]) -> dic
     return shown
 
 
+def measure_photograph(
+    path: Path | str, cases: Sequence[Case], models: Mapping[Key, Player], size: int
+) -> pd.DataFrame:
+    """`summarise` of how the face of a picture follows the driving clips: ratio, r and gain.
+
+    Raises `InputError` if the picture cannot be read, or has no face or several.
+    """
+    face, rows = read_portrait(path, Framing(size=size)).placed, []
+    for (name, seed), model in models.items():
+        for case in cases:
+            made = model.animate(case, face.image, face.points[None])
+            moved = motion_transfer(case.driving, case.driving_points[0], made, face.points).row()
+            row = {"model": name, "seed": seed, "driving": case.driver, "clip": case.name}
+            rows.append(row | {measure: moved[measure] for measure in ("ratio", "r", "gain")})
+    return summarise(pd.DataFrame(rows))
+
+
 def run_cohort(cohort: Cohort) -> Outcome:
     """Make what is not made, and measure."""
     with run_lock(cohort.home / "cohort.lock", f"the cohort in {cohort.work}"):
         prepare_cohort(cohort)
         weights = train_models(cohort)
         cases, models = all_cases(cohort.people, cohort.size), load_models(cohort, weights)
-        rows = measure_all(cases, models)
+        rows, seen = measure_all(cases, models), None
+        if cohort.photograph:
+            seen = measure_photograph(cohort.photograph, cases, models, cohort.size)
     tables = {ROWS: rows, SUMMARY: summarise(rows), CLAIMS_FILE: claims(rows)}
     objects = {name: plain_table(table) for name, table in tables.items()}
     inputs = {f"{name}_{seed}": sha256_file(path) for (name, seed), path in weights.items()}
     inputs["clips"] = sha256_json([asdict(recording_of(c).take) for c in _clips(cohort)])
-    return Outcome(objects | _pictures(cohort, cases, models), inputs)
+    if cohort.photograph:
+        inputs["photograph"] = sha256_file(cohort.photograph)
+    return Outcome(objects | _pictures(cohort, cases, models), inputs, seen)
 
 
 def _clips(cohort: Cohort) -> list[Clip]:
@@ -298,9 +323,10 @@ def _strip_picture(shown: Mapping[str, Any]) -> np.ndarray:
 def write_cohort_results(
     cohort: Cohort, outcome: Outcome, folder: Path | str, seconds: float | None = None
 ) -> Path:
-    """Write the objects, `claims.csv`, `summary.csv`, `strip_<k>.png` and, last, `cohort.receipt.json`."""
+    """Write the objects, `claims.csv`, `summary.csv`, `photograph.csv`, `strip_<k>.png` and, last, `cohort.receipt.json`."""
     folder, (commit, dirty) = Path(folder), git_state()
-    settings = {k: v for k, v in to_mapping(cohort).items() if k not in ("work", "device")}
+    places = ("work", "device", "photograph")
+    settings = {k: v for k, v in to_mapping(cohort).items() if k not in places}
     settings |= {name: ",".join(settings[name]) for name in ("variants", "expressions")}
     receipt = Receipt(
         "cohort", "fomm", "run_cohort", "synthetic", settings, dict(outcome.inputs), mode="compat",
@@ -308,8 +334,10 @@ def write_cohort_results(
         seconds=seconds,
     )  # fmt: skip
     paths = write_objects(folder, receipt, outcome.objects)
-    for name, key in (("claims", CLAIMS_FILE), ("summary", SUMMARY)):
-        paths.append(write_atomic(folder / f"{name}.csv", outcome.objects[key].to_csv(index=False)))
+    tables = {"claims": outcome.objects[CLAIMS_FILE], "summary": outcome.objects[SUMMARY]}
+    tables |= {} if outcome.photograph is None else {"photograph": outcome.photograph}
+    for name, table in tables.items():
+        paths.append(write_atomic(folder / f"{name}.csv", table.to_csv(index=False)))
     for k, shown in enumerate(outcome.objects[STRIPS].values()):
         content = cv2.imencode(".png", _strip_picture(shown)[..., ::-1])[1].tobytes()
         paths.append(write_atomic(folder / f"strip_{k + 1}.png", content))

@@ -215,7 +215,9 @@ def setting_table(expected: Sequence[Expectation], settings: Mapping[str, Any]) 
 
 # %% ../../nbs/fomm/29_tables.ipynb #af917916
 def cell(mean: float, low: float, high: float, digits: int = 3) -> str:
-    """A mean with its interval, if there is one, as text."""
+    """A mean with its interval, if there is one, as text; a dash for none."""
+    if isnan(mean):
+        return "–"
     around = "" if isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]"
     return f"{mean:.{digits}f}{around}"
 

@@ -413,7 +413,37 @@ def test_activations_and_token_types_differ_only_where_they_should():
             t: filled(RecognitionNetwork(SMALL, HeadSettings(tokens=t))).tokens(clips)
             for t in ("region", "org", "all")
         }
-    assert torch.equal(torch.cat((tokens["region"], tokens["org"]), 1), tokens["all"])
+    joined = torch.cat((tokens["region"], tokens["org"]), 1)
+    assert torch.allclose(joined, tokens["all"], rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"first": "cross"},
+        {"second": False},
+        {"third": "self"},
+        {"third": "none"},
+        {"share_first_third": True},
+        {"share_all": True},
+    ],
+)
+def test_a_last_block_that_leaves_out_what_nobody_reads_gives_the_same_and_all_gradients(change):
+    network, clips = filled(RecognitionNetwork(replace(SMALL, **change))), clips_of(SMALL.size)
+    found = {}
+    for lean in (False, True):
+        network.lean = lean
+        network.zero_grad()
+        answer = network(clips)
+        answer.square().sum().backward()
+        found[lean] = answer.detach(), {n: p.grad for n, p in network.named_parameters()}
+    assert torch.allclose(found[True][0], found[False][0], rtol=0, atol=2e-5)
+    for name, gradient in found[False][1].items():
+        lean = found[True][1][name]
+        assert (lean is None) == (gradient is None), name  # zeros are not none: weights decay
+        if lean is not None:
+            assert (lean - gradient).norm() <= 1e-4 * gradient.norm().clamp(min=1e-3), name
 
 
 def test_settings_that_cannot_be_are_refused():

@@ -9,6 +9,7 @@ __all__ = ['LAYER_NORM_EPS', 'PUBLISHED_SIZE', 'ClipSize', 'cut_tubelets', 'pick
 
 # %% ../../nbs/dfer/00_blocks.ipynb #f0c34b00
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -78,18 +79,26 @@ def pick_tubelets(
 ) -> Tensor:
     """Copies (B, K, 3, frames, rows, columns) of the chosen tubelets."""
     clips, chosen = clips.contiguous(), chosen.to(clips.device)
-    tubelets = cut_tubelets(clips, size)
-    clip = torch.arange(len(chosen), device=chosen.device)[:, None]
-    rows, columns = size.grid[1:]
-    place = (clip, chosen // (rows * columns), chosen // columns % rows, chosen % columns)
-    steps = [step // size.patch for step in tubelets.stride()]  # counted in rows of a tubelet
-    first = sum(at * step for at, step in zip(place, steps[:4], strict=True))
-    inside = torch.zeros(1, dtype=torch.long, device=chosen.device)
-    for count, step in zip(tubelets.shape[4:7], steps[4:7], strict=True):
-        inside = (inside[:, None] + step * torch.arange(count, device=chosen.device)).flatten()
-    wanted = (first[..., None] + inside).flatten()
-    lines = clips.view(-1, size.patch).index_select(0, wanted)
-    return lines.view(*chosen.shape, *tubelets.shape[4:])
+    cut_tubelets(clips, size)  # checks
+    first, inside = _lines(size, clips.device)
+    clip = len(first) * len(inside) * torch.arange(len(chosen), device=chosen.device)
+    wanted = (first[chosen] + clip[:, None])[..., None] + inside
+    lines = clips.view(-1, size.patch).index_select(0, wanted.flatten())
+    return lines.view(*chosen.shape, 3, size.tubelet, size.patch, size.patch)
+
+
+@lru_cache(maxsize=16)
+def _lines(size: ClipSize, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Where the tokens of a clip begin, (N,), and where its lines are from there, in lines of a patch."""
+    one = torch.empty(1, 3, size.frames, size.image, size.image, device="meta")
+    tubelet = cut_tubelets(one, size)
+    parts = []
+    for axes in (slice(1, 4), slice(4, 7)):
+        found = torch.zeros(1, dtype=torch.long)
+        for count, step in zip(tubelet.shape[axes], tubelet.stride()[axes], strict=True):
+            found = (found[:, None] + step // size.patch * torch.arange(count)).flatten()
+        parts.append(found.to(device))
+    return parts[0], parts[1]
 
 
 def pick_tokens(tokens: Tensor, chosen: Tensor) -> Tensor:
@@ -118,10 +127,13 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv3d(3, width, kernel, stride=kernel)
 
     def forward(self, clips: Tensor, chosen: Tensor | None = None) -> Tensor:
-        if chosen is None:
-            tubelets = cut_tubelets(clips, self.size).flatten(1, 3).flatten(2)
-        else:
+        tubelets = cut_tubelets(clips, self.size)
+        if chosen is not None:
             tubelets = pick_tubelets(clips, self.size, chosen).flatten(2)
+        elif clips.device.type == "cpu":
+            return self.proj(clips).flatten(2).transpose(1, 2)
+        else:
+            tubelets = tubelets.flatten(1, 3).flatten(2)
         return F.linear(tubelets, self.proj.weight.flatten(1), self.proj.bias)
 
 # %% ../../nbs/dfer/00_blocks.ipynb #73aa5831

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['Triple', 'PUBLISHED_ENCODER', 'EncoderSettings', 'region_counts', 'to_regions', 'from_regions', 'visible_to_regions',
-           'visible_from_regions', 'AttentionMaps', 'LgiBlock', 'Trunk', 'patch_scores', 'score_grid']
+           'visible_from_regions', 'AttentionMaps', 'with_zero_gradients', 'LgiBlock', 'Trunk', 'patch_scores',
+           'score_grid']
 
 # %% ../../nbs/dfer/01_lgi.ipynb #feb62484
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -133,6 +134,30 @@ class AttentionMaps(NamedTuple):
     spread: Tensor  # (B, heads, R S, R): tokens to representatives
 
 
+class _ZeroGradients(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor, *parameters: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[1:])
+
+    @staticmethod
+    def backward(ctx: Any, news: Tensor) -> tuple:
+        wanted = zip(ctx.saved_tensors, ctx.needs_input_grad[1:], strict=True)
+        return news, *(torch.zeros_like(p) if needed else None for p, needed in wanted)
+
+
+def with_zero_gradients(x: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
+    """x; in the backward pass the parameters, which had no part in it, get gradient 0 instead of none.
+
+    An optimiser decays weights with gradient 0 and leaves out those without, and processes
+    that average gradients wait for all of them.
+    """
+    return _ZeroGradients.apply(x, *parameters) if torch.is_grad_enabled() else x
+
+
 class LgiBlock(nn.Module):
     """(B R, 1 + S, width) -> the same shape; row 0 is the representative. Source: MAE-DFER."""
 
@@ -192,6 +217,28 @@ class LgiBlock(nn.Module):
         seen = self.third_attn_norm1(heads)
         return tokens + self.drop_path(self.third_attn(self.third_attn_norm0(tokens), seen))
 
+    def representatives(self, x: Tensor) -> Tensor:
+        """Row 0 of what `forward` gives, (B, R, width), without the work on other rows."""
+        if self.third == "self":
+            return self._apart(self(x))[0]
+        heads, seen = x[:, :1], x[:, 1:]
+        if self.first == "self":
+            seen = self.first_attn_norm0(x)
+            news = self.first_attn(seen[:, :1], seen)
+        else:
+            news = self.first_attn(self.first_attn_norm0(heads), self.first_attn_norm1(seen))
+        heads = (heads + self.drop_path(news)).flatten(0, 1).unflatten(0, (-1, self.regions))
+        heads = self.among(heads).flatten(0, 1)[:, None]
+        heads = heads + self.drop_path(self.mlp(self.norm2(heads)))
+        return with_zero_gradients(heads[:, 0].unflatten(0, (-1, self.regions)), self._left_out())
+
+    def _left_out(self) -> list[nn.Parameter]:
+        if self.third != "cross":
+            return []
+        parts = [self.third_attn_norm0, self.third_attn_norm1]
+        parts += [self.third_attn] if self.third_attn is not self.first_attn else []
+        return [p for part in parts for p in part.parameters()]
+
     def _apart(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Representatives (B, R, width) and tokens (B, R S, width)."""
         clips = x.unflatten(0, (-1, self.regions))
@@ -249,6 +296,14 @@ class Trunk(nn.Module):
         clips = x.unflatten(0, (-1, self.settings.regions))
         return clips[:, :, 0], clips[:, :, 1:].flatten(1, 2)
 
+    def run_representatives(self, tokens: Tensor) -> Tensor:
+        """The representatives of `run` alone; the last block leaves out what does not reach them."""
+        x = self.with_representatives(tokens)
+        *blocks, last = self.blocks
+        for block in blocks:
+            x = self._step(block, x)
+        return self._step(last.representatives, x)
+
     def run_joint(self, tokens: Tensor) -> Tensor:
         """Blocks on tokens (B, N, width), joint form."""
         for block in self.blocks:
@@ -260,7 +315,7 @@ class Trunk(nn.Module):
         heads = self.lg_region_tokens.to(tokens).expand(len(tokens), -1, -1)
         return _together(heads, tokens.flatten(1, 2))
 
-    def _step(self, block: nn.Module, x: Tensor) -> Tensor:
+    def _step(self, block: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         if self.settings.recompute and self.training:
             return checkpoint(block, x, use_reentrant=False)
         return block(x)

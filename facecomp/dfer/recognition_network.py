@@ -134,6 +134,7 @@ class RecognitionNetwork(Trunk):
     ):
         super().__init__(encoder)
         self.reading = head
+        self.lean = True  # the last block leaves out what nobody reads
         self.fc_norm = layer_norm(encoder.width) if head.mean_pooling else None
         self.norm = None if head.mean_pooling else layer_norm(encoder.width)
         self.apply(normal_start)
@@ -165,11 +166,13 @@ class RecognitionNetwork(Trunk):
         tokens = self.embed(clips)
         if not self.settings.regions:
             return self.run_joint(tokens)
-        heads, tokens = self.run(to_regions(tokens, self.settings.size.grid, self.settings.region))
-        chosen = self.reading.tokens
-        if chosen == "all":
+        tokens = to_regions(tokens, self.settings.size.grid, self.settings.region)
+        if self.reading.tokens == "region" and self.lean:
+            return self.run_representatives(tokens)
+        heads, tokens = self.run(tokens)
+        if self.reading.tokens == "all":
             return torch.cat((heads, tokens), 1)
-        return heads if chosen == "region" else tokens
+        return heads if self.reading.tokens == "region" else tokens
 
     def attention(self, clips: Tensor, block: int = -1) -> AttentionMaps:
         """Who looks at whom in a block; -1 is the last. Raises `InputError` for the joint form."""

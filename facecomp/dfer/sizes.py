@@ -112,10 +112,15 @@ def count_macs(run: Callable[..., Any], *inputs: Tensor) -> Cost:
 
 # %% ../../nbs/dfer/08_sizes.ipynb #a93e3f69
 @torch.no_grad()
-def recognition_cost(settings: EncoderSettings, head: HeadSettings = EXPRESSION) -> Cost:
+def recognition_cost(
+    settings: EncoderSettings,
+    head: HeadSettings = EXPRESSION,
+    published: bool = True,  # every block computes everything, whether it is read or not
+) -> Cost:
     """Cost of recognising one clip."""
     with torch.device("meta"):
         network, clip = RecognitionNetwork(settings, head).eval(), _clip(settings)
+        network.lean = not published
         return count_macs(network, clip)
 
 

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facecomp.faces import detection
+from facecomp.faces.csv_tables import read_numbers
 from facecomp.faces.detection import (
     BOX,
     COLUMNS,
@@ -32,7 +33,6 @@ from facecomp.faces.detection import (
     points_of,
     predictor_path,
     read_landmark_table,
-    read_numbers,
     write_landmark_table,
 )
 from facecomp.faces.video import Frame, open_video, read_image, write_frames

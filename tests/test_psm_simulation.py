@@ -27,11 +27,11 @@ from facecomp.psm.action_units import (
     epoch_means,
     flat_scores,
 )
+from facecomp.psm.cartoons import Expression, cartoon_face, neutral_faces, noise_results
 from facecomp.psm.clustering import SHOWN_SETTING, dbscan_labels, distances
 from facecomp.psm.clusters import count_differences, novel_clusters
+from facecomp.psm.seeds import named_rng
 from facecomp.psm.simulation import (
-    Expression,
-    cartoon_face,
     cluster_results,
     data_set_summary,
     draw_luck,
@@ -39,9 +39,6 @@ from facecomp.psm.simulation import (
     figure3_results,
     figure6_results,
     held_out_labels,
-    named_rng,
-    neutral_faces,
-    noise_results,
     plane_results,
     predict,
     psm_skill,

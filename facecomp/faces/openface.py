@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .csv_tables import read_numbers
 from facecomp.faces.detection import (
     POINTS,
     XY,
@@ -29,7 +30,6 @@ from facecomp.faces.detection import (
     make_table,
     points_of,
     read_landmark_table,
-    read_numbers,
     require_columns,
     whole_numbers,
 )

@@ -18,7 +18,8 @@ import numpy as np
 from ..data.keypoints import KEYPOINTS, PER_FRAME, clip_name
 from ..data.prepare import MOVIE_ENDINGS
 from ..data.sampling import legacy_generator
-from ..faces.detection import read_numbers, require_columns
+from ..faces.csv_tables import read_numbers
+from ..faces.detection import require_columns
 from facecomp.faces.images import (
     IMAGE_ENDINGS,
     image_files,

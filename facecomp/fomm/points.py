@@ -30,14 +30,8 @@ from facecomp.data.keypoints import (
     side_text,
 )
 from ..data.prepare import points_for
-from facecomp.faces.detection import (
-    XY,
-    FaceDetector,
-    PointSource,
-    detect_rows,
-    read_numbers,
-    require_columns,
-)
+from ..faces.csv_tables import read_numbers
+from ..faces.detection import XY, FaceDetector, PointSource, detect_rows, require_columns
 from ..faces.images import natural_key, shown
 from ..faces.openface import open_detector
 from ..faces.video import Frame

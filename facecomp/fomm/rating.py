@@ -22,7 +22,8 @@ from PIL import Image
 from scipy import stats
 from sklearn.metrics import cohen_kappa_score
 
-from ..faces.detection import read_numbers, require_columns
+from ..faces.csv_tables import read_numbers
+from ..faces.detection import require_columns
 from ..faces.images import shown
 from .megc import ARCHIVES, SYNTHETIC_MARK, Grid, Protocol, data_set_of, row_label
 from .outputs import film_strip, write_movie

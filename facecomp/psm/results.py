@@ -28,7 +28,9 @@ from .cohort import Cohort, general_checkpoint, here_receipt
 from .people import scored_aus
 from .prediction import across_persons
 from .runs import newest_model
-from .simulation import FIGURE3_KEYS, colour_noise, figure3_forms, named_rng
+from .seeds import named_rng
+from .cartoons import colour_noise
+from .simulation import FIGURE3_KEYS, figure3_forms
 from ..records.files import InputError, sha256_file, write_atomic
 from ..records.pickles import write_pickle
 from ..records.receipts import write_receipt

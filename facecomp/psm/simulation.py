@@ -5,26 +5,21 @@
 # %% auto #0
 __all__ = ['FRAMES', 'PERSONS_WITH_AU', 'TYPICAL_SHARE', 'GROUPS', 'TEST_FRAMES', 'LOST_TEST_FRAMES', 'CODE_SIZE', 'CODE_NOISE',
            'EXAMPLES', 'SHARED_LUCK', 'BOOTSTRAPS', 'EASE', 'STEPS_DOWN', 'EPOCHS', 'FIGURE3_KEYS', 'METHOD_LEVELS',
-           'PLANE_ROWS', 'FEWEST', 'MOST', 'FACES', 'LEFT_OVER', 'named_rng', 'Population', 'draw_population',
-           'episode', 'intensities', 'World', 'simulate_world', 'data_set_summary', 'au_directions', 'codes',
-           'cluster_table', 'cluster_results', 'rates', 'draw_luck', 'predict', 'resample_weights', 'weighted_f1',
-           'logit', 'expit', 'psm_skill', 'gm_skill', 'held_out_labels', 'run_scores', 'figure3_forms',
-           'figure3_results', 'style_distances', 'approach_skills', 'figure5_results', 'epoch_scores',
-           'figure6_results', 'method_targets', 'fold_scores', 'figure2_results', 'shown_frames', 'plane_frames',
-           'plane_results', 'Expression', 'Canvas', 'blank', 'disc', 'curve', 'cartoon_face', 'neutral_faces',
-           'colour_noise', 'green_blob', 'noise_results', 'score_results', 'simulate_results']
+           'PLANE_ROWS', 'FEWEST', 'MOST', 'Population', 'draw_population', 'episode', 'intensities', 'World',
+           'simulate_world', 'data_set_summary', 'au_directions', 'codes', 'cluster_table', 'cluster_results', 'rates',
+           'draw_luck', 'predict', 'resample_weights', 'weighted_f1', 'logit', 'expit', 'psm_skill', 'gm_skill',
+           'held_out_labels', 'run_scores', 'figure3_forms', 'figure3_results', 'style_distances', 'approach_skills',
+           'figure5_results', 'epoch_scores', 'figure6_results', 'method_targets', 'fold_scores', 'figure2_results',
+           'shown_frames', 'plane_frames', 'plane_results', 'score_results', 'simulate_results']
 
 # %% ../../nbs/psm/09_simulation.ipynb #60d9158a
-import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 import pandas as pd
-import torch
 from threadpoolctl import threadpool_limits
-from torch.nn.functional import interpolate
 
 from .action_units import APPROACH_TEXT, AU8, AU12, METHODS, MODELS, PERSONS
 from .action_units import by_action_unit, person_averages, person_scores
@@ -37,14 +32,8 @@ from facecomp.psm.clustering import (
     plane_tables,
 )
 from .clusters import novel_clusters
-
-# %% ../../nbs/psm/09_simulation.ipynb #c62bb889
-def named_rng(seed: int, *names: object) -> np.random.Generator:
-    """A generator for the part with these names: equal seed and names give equal draws everywhere.
-
-    `seed`: integer >= 0. Raises `ValueError` for a negative one (numpy's rule).
-    """
-    return np.random.default_rng([seed, zlib.crc32("/".join(map(str, names)).encode())])
+from .seeds import named_rng
+from .cartoons import neutral_faces, noise_results
 
 # %% ../../nbs/psm/09_simulation.ipynb #e6914adc
 FRAMES = 4845  # frames of a recording
@@ -448,167 +437,6 @@ def plane_frames(world: World) -> tuple[list[str], np.ndarray, np.ndarray]:
 def plane_results(world: World) -> dict[str, pd.DataFrame]:
     """The five tables of `GM_embeddings`: all 555 rows, four regions with the same row labels."""
     return plane_tables(*plane_frames(world))
-
-# %% ../../nbs/psm/09_simulation.ipynb #2e688ef0
-@dataclass(frozen=True)
-class Expression:
-    """Seven numbers that move the cartoon; all 0 is neutral and symmetric."""
-
-    smile: float = 0.0  # corners of the mouth, -1 down .. 1 up
-    gape: float = 0.0  # opening of the mouth, 0..1
-    brows: float = 0.0  # -1 lowered .. 1 raised
-    lids: float = 0.0  # -1 closed .. 1 wide
-    gaze: float = 0.0  # -1 to the left .. 1 to the right edge of the picture
-    turn: float = 0.0  # of the head, -1..1
-    light: float = 0.0  # from one side, -1..1
-
-    def scaled(self, amount: float) -> "Expression":
-        """The same expression, weaker (0..1)."""
-        return replace(self, **{f.name: amount * getattr(self, f.name) for f in fields(self)})
-
-
-@dataclass(frozen=True)
-class Canvas:
-    """A picture under way: colours (size, size, 3) in 0..1, and the coordinates of the pixels."""
-
-    colours: np.ndarray
-    x: np.ndarray  # (size, size), -1..1, left to right
-    y: np.ndarray  # (size, size), -1..1, top to bottom
-
-    def paint(self, coverage: np.ndarray, colour: Sequence[float] | np.ndarray) -> "Canvas":
-        """Lay a colour, or a picture, over the part with coverage 1."""
-        alpha = np.clip(coverage, 0, 1)[..., None]
-        return replace(self, colours=(1 - alpha) * self.colours + alpha * np.asarray(colour))
-
-# %% ../../nbs/psm/09_simulation.ipynb #ae31c679
-def blank(size: int, colour: Sequence[float]) -> Canvas:
-    """An empty picture of one colour."""
-    line = (np.arange(size) + 0.5) * 2 / size - 1
-    x, y = np.meshgrid(line, line)
-    return Canvas(np.tile(np.asarray(colour, float), (size, size, 1)), x, y)
-
-
-def disc(canvas: Canvas, x: float, y: float, rx: float, ry: float) -> np.ndarray:
-    """Coverage of an ellipse with this centre and these radii."""
-    u, v = (canvas.x - x) / rx, (canvas.y - y) / ry
-    f, slope = np.hypot(u, v).clip(1e-6), np.hypot(u / rx, v / ry).clip(1e-9)
-    return np.clip(0.5 - f * (f - 1) / slope * len(canvas.x) / 2, 0, 1)  # distance to first order
-
-
-def curve(canvas: Canvas, x: float, y: float, half: float, bend: float, width: float) -> np.ndarray:
-    """Coverage of a parabola: middle (x, y), `half` to each side, its ends lower by `bend`."""
-    u = (canvas.x - x) / half
-    distance = np.maximum(np.abs(canvas.y - y - bend * u**2) - width, (np.abs(u) - 1) * half)
-    return np.clip(0.5 - distance * len(canvas.x) / 2, 0, 1)
-
-# %% ../../nbs/psm/09_simulation.ipynb #b5c1bfe6
-_SKIN, _HAIR, _LIPS = (0.93, 0.72, 0.52), (0.36, 0.18, 0.38), (0.75, 0.3, 0.3)
-_WALL, _WOOL, _YARN = (0.5, 0.66, 0.72), (0.2, 0.42, 0.36), (0.9, 0.78, 0.42)
-_DARK, _WHITE = (0.13, 0.1, 0.16), (0.97, 0.96, 0.94)
-
-
-def _body(canvas: Canvas) -> Canvas:
-    """Pullover with zigzag stripes, and the neck."""
-    zigzag = np.abs((canvas.x / 0.22) % 1 - 0.5) * 0.22
-    stripes = np.clip(0.5 + 6 * np.cos(2 * np.pi * (canvas.y + zigzag) / 0.24), 0, 1)
-    wool = stripes[..., None] * np.array(_YARN) + (1 - stripes[..., None]) * np.array(_WOOL)
-    canvas = canvas.paint(disc(canvas, 0, 1.15, 0.86, 0.5), wool)
-    return canvas.paint(disc(canvas, 0, 0.66, 0.2, 0.26), np.array(_SKIN) * 0.86)
-
-
-def _head(canvas: Canvas, turn: float) -> Canvas:
-    """Hair, ears, face and fringe; a turned head moves to the side."""
-    x = 0.08 * turn
-    canvas = canvas.paint(disc(canvas, x, -0.22, 0.63, 0.66), _HAIR)
-    for side in (-1, 1):
-        canvas = canvas.paint(disc(canvas, x + 0.56 * side, 0.02, 0.1, 0.15), np.array(_SKIN) * 0.9)
-    canvas = canvas.paint(disc(canvas, x, 0.02, 0.55, 0.7), _SKIN)
-    fringe = disc(canvas, x, -0.52, 0.56, 0.3) * (canvas.y < -0.3 + 0.25 * canvas.x**2)
-    return canvas.paint(fringe, _HAIR)
-
-
-def _eye(canvas: Canvas, side: int, face: Expression) -> Canvas:
-    """One eye with its brow; `side` is -1 or 1."""
-    x, height = 0.22 * side + 0.15 * face.turn, 0.085 * (1 + 0.45 * face.lids)
-    opening = disc(canvas, x, -0.06, 0.12, height)
-    canvas = canvas.paint(opening, _WHITE)
-    canvas = canvas.paint(opening * disc(canvas, x + 0.05 * face.gaze, -0.06, 0.065, 0.075), _DARK)
-    brow = curve(canvas, x, -0.25 - 0.07 * face.brows, 0.15, 0.035, 0.028)
-    return canvas.paint(brow, _HAIR)
-
-
-def _mouth(canvas: Canvas, face: Expression) -> Canvas:
-    """Nose and mouth; an open mouth is a dark ellipse between the lips."""
-    x, y = 0.15 * face.turn, 0.42 + 0.03 * face.gape
-    canvas = canvas.paint(curve(canvas, x, 0.2, 0.07, -0.05, 0.02), np.array(_SKIN) * 0.74)
-    lips = curve(canvas, x, y + 0.05 * face.smile, 0.24, -0.15 * face.smile, 0.028)
-    canvas = canvas.paint(lips * (1 - face.gape), _LIPS)
-    canvas = canvas.paint(disc(canvas, x, y, 0.2, 0.03 + 0.15 * face.gape) * face.gape, _LIPS)
-    return canvas.paint(disc(canvas, x, y, 0.16, 0.02 + 0.12 * face.gape) * face.gape, _DARK)
-
-
-def cartoon_face(face: Expression, size: int = 64) -> np.ndarray:
-    """Picture of an expression: float32 (3, size, size) in 0..1, RGB."""
-    canvas = _head(_body(blank(size, _WALL)), face.turn)
-    for side in (-1, 1):
-        canvas = _eye(canvas, side, face)
-    canvas = _mouth(canvas, face)
-    lit = canvas.colours * (0.85 + 0.15 * face.light * canvas.x[..., None])
-    return np.moveaxis(lit, 2, 0).clip(0, 1).astype(np.float32)
-
-# %% ../../nbs/psm/09_simulation.ipynb #4ed7215b
-FACES = (
-    Expression(smile=0.9, brows=0.2, lids=-0.3, gaze=0.3, turn=0.5, light=0.6),
-    Expression(smile=-0.5, gape=0.8, brows=0.9, lids=0.8, gaze=0.0, turn=-0.4, light=0.6),
-    Expression(smile=-0.9, brows=-0.8, lids=-0.5, gaze=-0.4, turn=0.3, light=0.4),
-    Expression(smile=0.6, gape=0.5, brows=0.5, lids=-0.9, gaze=0.6, turn=-0.7, light=0.5),
-)
-LEFT_OVER = {"Approach1": 0.03, "Approach2": 0.2, "Approach3": 0.3, "Approach4": 0.65}
-
-
-def _jitter(face: Expression, seed: int, *names: object) -> Expression:
-    """The expression with each number changed by up to a tenth of itself."""
-    factors = named_rng(seed, "face", *names).uniform(0.9, 1.1, len(fields(face)))
-    values = {f.name: getattr(face, f.name) for f in fields(face)}
-    return replace(face, **{k: v * w for (k, v), w in zip(values.items(), factors, strict=True)})
-
-
-def neutral_faces(seed: int) -> dict[str, list[torch.Tensor]]:
-    """Five entries of four pictures, float32 (3, 64, 64) in 0..1: originals and four approaches."""
-    faces = [_jitter(face, seed, i) for i, face in enumerate(FACES)]
-    return {
-        name: [torch.from_numpy(cartoon_face(face.scaled(amount))) for face in faces]
-        for name, amount in ({"Original_input": 1.0} | LEFT_OVER).items()
-    }
-
-# %% ../../nbs/psm/09_simulation.ipynb #3408167f
-def colour_noise(seed: int, number: int = 8, coarse: int = 5) -> torch.Tensor:
-    """(number, 3, 64, 64) in 0..1: random colours on a coarse grid, enlarged linearly."""
-    grid = named_rng(seed, "noise").random((number, 3, coarse, coarse), dtype=np.float32)
-    return interpolate(torch.from_numpy(grid), (64, 64), mode="bilinear", align_corners=True)
-
-
-def green_blob(noise: torch.Tensor) -> torch.Tensor:
-    """A green-yellow blob, (number, 3, 64, 64), its shape and shade faintly moved by the noise."""
-    canvas = blank(64, (0, 0, 0))
-    distance = np.hypot(canvas.x / 0.8, canvas.y / 0.95)
-    bump = torch.from_numpy((1 / (1 + np.exp(6 * (distance - 0.8)))).astype(np.float32))
-    alpha = (bump * (0.7 + 0.6 * noise.mean(dim=1, keepdim=True))).clamp(0, 1)
-    inner, outer = torch.tensor([0.62, 0.85, 0.2]), torch.tensor([0.16, 0.42, 0.2])
-    blob = alpha * inner[:, None, None] + (1 - alpha) * outer[:, None, None]
-    return (0.85 * blob + 0.15 * noise).clamp(0, 1)
-
-
-def noise_results(seed: int) -> dict[str, list[torch.Tensor]]:
-    """Noise, what GM and PSM make of it: three entries of eight pictures (3, 64, 64) in 0..1."""
-    noise = colour_noise(seed)
-    face = torch.from_numpy(cartoon_face(Expression()))
-    drawn = {
-        "Original_input": noise,
-        "GM_ExpCode_500.tar": 0.68 * noise + 0.32 * face,
-        "PSM_ExpCode_500.tar": green_blob(noise),
-    }
-    return {name: [picture.clone() for picture in pictures] for name, pictures in drawn.items()}
 
 # %% ../../nbs/psm/09_simulation.ipynb #37eb0c12
 def score_results(world: World) -> dict[str, object]:

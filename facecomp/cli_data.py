@@ -11,6 +11,7 @@ import argparse
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 # %% ../nbs/cli_data.ipynb #bef10644
 def number(text: str) -> int:
@@ -166,7 +167,7 @@ ACTIONS = {
 EXAMPLES = "\n  ".join(action[3] for action in ACTIONS.values())
 
 
-def add_commands(parsers, table: Mapping[str, tuple], run_as: str) -> None:
+def add_commands(parsers: Any, table: Mapping[str, tuple], run_as: str) -> None:
     """A parser for each row name -> (run, add options, text, examples); `run` goes into the option `run_as`."""
     for name, (run, add, text, examples) in table.items():
         command = parsers.add_parser(

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import cv2
 import matplotlib
@@ -88,7 +89,9 @@ class Canvas:
             taller.paste(self.image)
             self.image = taller
 
-    def text(self, x: int, text: str, colour=INK, size: int = 12, bold: bool = False) -> None:
+    def text(
+        self, x: int, text: str, colour: Any = INK, size: int = 12, bold: bool = False
+    ) -> None:
         """Write at the current height."""
         self.need(size + 6)
         font = _font(size, bold)

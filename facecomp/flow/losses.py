@@ -10,6 +10,7 @@ __all__ = ['VARIANTS', 'NUMBERS', 'RATE', 'RATE_FROM_SCRATCH', 'end_point_error'
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -146,7 +147,7 @@ class KerasAdam(torch.optim.Adam):
         super().__init__(params, lr=lr, betas=(0.9, 0.999), eps=keras_eps)
         self.keras_eps = keras_eps
 
-    def step(self, closure: Callable | None = None):
+    def step(self, closure: Callable | None = None) -> Any:
         for group in self.param_groups:
             done = [self.state[p]["step"] for p in group["params"] if self.state[p]]
             step = 1 + int(max(done, default=0))

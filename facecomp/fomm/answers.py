@@ -7,7 +7,7 @@ __all__ = ['STILL', 'BOUNDS', 'UNTRAINED', 'MEASURES', 'SMALL', 'CLAIMS', 'perfo
            'all_cases', 'Contender', 'Player', 'residual', 'measure', 'claims', 'summarise', 'strongest']
 
 # %% ../../nbs/fomm/30_answers.ipynb #84b06ee2
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import torch
 
 from ..faces.alignment import fomm_points
 from ..faces.synthetic import Recording, participant
-from .animation import AnimationSettings, Animator
+from .animation import Animated, AnimationSettings, Animator
 from .checkpoints import Networks
 from .clips import Clip, find_clips
 from facecomp.fomm.motion_energy import (
@@ -119,7 +119,9 @@ class Player:
             return None
         return list(points) if self.per_frame and all_frames else points[0]
 
-    def run(self, case: Case, source: np.ndarray | None = None, points: np.ndarray | None = None):
+    def run(
+        self, case: Case, source: np.ndarray | None = None, points: np.ndarray | None = None
+    ) -> Iterator[Animated]:
         """Each frame of the animation (an `Animated`): of the case's face, or of another one."""
         given = (case.answer[0], case.answer_points) if source is None else (source, points)
         at = self._of(case.driving_points, True)

@@ -132,7 +132,19 @@ class TrainStep:
             terms = self.terms(x.float(), *(p.float() for p in made), still, seen, weight)
         return Step(terms, code, flow, back, *made)
 
-    def terms(self, x, neutral, forward, backward, swapped, rec, rimg, still, seen, weight):
+    def terms(
+        self,
+        x: Tensor,
+        neutral: Tensor,
+        forward: Tensor,
+        backward: Tensor,
+        swapped: Tensor,
+        rec: Tensor,
+        rimg: Tensor,
+        still: Features,
+        seen: Features,
+        weight: float,
+    ) -> Terms:
         """Terms of pictures that are already made; `still` and `seen` are features of x and neutral."""
         four = torch.stack((rec, rimg, swapped, backward))
         pixel = (four - x).abs().mean((1, 2, 3, 4))

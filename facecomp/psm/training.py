@@ -26,7 +26,7 @@ from .config import PUBLISHED_KEYS, Config
 from .frames import Frames as Frames  # for those who import it from here
 from .frames import frames_identity, load_frames
 from .losses import Terms, neutral_weight
-from .networks import build_networks, load_published, published_state
+from .networks import Networks, build_networks, load_published, published_state
 from facecomp.psm.pairs import (
     Pair,
     ctl_pairs,
@@ -177,7 +177,7 @@ def sheet_picture(step: Step, x: Tensor, synthetic_marks: Sequence[str] = ()) ->
     return page
 
 
-def save_published(networks, folder: Path, epoch: int) -> Path:
+def save_published(networks: Networks, folder: Path, epoch: int) -> Path:
     """Write `ExpCode_<epoch>.tar`: the three state dicts under the published keys, by torch's own format."""
     path = folder / f"ExpCode_{epoch}.tar"
     with atomic_path(path) as part:

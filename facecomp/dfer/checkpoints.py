@@ -137,7 +137,7 @@ def encoder_settings(
     common = {
         "size": size,
         "width": kernel[0],
-        "heads": max(kernel[0] // HEAD_WIDTH, 1),
+        "heads": file.arguments.get("heads") or max(kernel[0] // HEAD_WIDTH, 1),
         "depth": _count(shapes, "blocks"),
         "mlp_ratio": _shape(file, shapes, "blocks.0.mlp.fc1.weight", 2)[0] / kernel[0],
         "learned_positions": "pos_embed" in shapes,

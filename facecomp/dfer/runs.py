@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OUT', 'SINGLE', 'TASKS', 'SYNTHETIC', 'RUNS', 'RECEIPTS', 'PLACES', 'READ', 'DATA', 'AMOUNTS', 'ALL',
            'finetune_config', 'pretrain_fault', 'finetune_fault', 'finetune_receipt', 'pretrain_receipt', 'RunKind',
-           'in_out', 'changed', 'all_values', 'why_not_done']
+           'in_out', 'changed', 'relabel_receipt', 'gaze_receipt', 'all_values', 'why_not_done']
 
 # %% ../../nbs/dfer/25_runs.ipynb #79785f59
 import re
@@ -152,12 +152,25 @@ def changed(made: Receipt, parameters: Mapping[str, Any]) -> str:
     return ""
 
 
+def relabel_receipt(parameters: Mapping[str, Any]) -> Path:
+    """Receipt of `run_relabel`: in `<out>/<name>`."""
+    from facecomp.dfer.relabel import relabel_folder  # which few runs need
+
+    return relabel_folder(parameters) / "relabel.receipt.json"
+
+
+def gaze_receipt(parameters: Mapping[str, Any]) -> Path:
+    """Receipt of `run_gaze`: beside its model."""
+    folder = finetune_config({**parameters, "task": "regression"}).folder
+    return folder / "gaze.receipt.json"
+
+
 RUNS = {
     "run_pretrain": RunKind(pretrain_receipt, pretrain_fault),
     "run_finetune": RunKind(finetune_receipt, finetune_fault),
     "run_evaluate": RunKind(in_out("evaluate"), changed),
-    "run_relabel": RunKind(in_out("relabel"), changed),
-    "run_gaze": RunKind(in_out("gaze"), changed),
+    "run_relabel": RunKind(relabel_receipt, changed),
+    "run_gaze": RunKind(gaze_receipt, changed),
     "run_cohort": RunKind(in_out("cohort"), changed),
 }
 RECEIPTS = {name: kind.receipt for name, kind in RUNS.items()}

@@ -1,4 +1,4 @@
-# make reproduce · make test · make lab · make bench · make lock
+# make reproduce · make test · make docs · make lab · make bench · make lock
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -10,11 +10,12 @@ READY := $(VENV)/.installed
 JOBS ?= 2
 ARGS ?=
 
-.PHONY: help install reproduce test lab bench lock export check clean
+.PHONY: help install reproduce test docs lab bench lock export check clean
 
 help:
 	@echo "make reproduce   rebuild every figure and table, compare them with the paper; train two synthetic participants"
 	@echo "make test        run all tests (notebooks and pytest)"
+	@echo "make docs        the documentation site under _docs/, without a network; its links are checked"
 	@echo "make lab         open JupyterLab"
 	@echo "make bench       time our functions against plain loops, in the same run"
 	@echo "make export      clean the notebooks, export them to facecomp/, remake README.md"
@@ -47,8 +48,12 @@ test: $(READY)
 	$(BIN)/python tests/run_notebooks.py --jobs $(JOBS)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-report=term --cov-fail-under=90 $(ARGS)
 
+# PATH: nbdev's and Sphinx's programs are those of the environment
+docs: $(READY)
+	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m facecomp.site.build --out _docs --jobs $(JOBS)
+
 lab: $(READY)
-	$(BIN)/jupyter lab nbs
+	$(BIN)/jupyter lab nbs/index.ipynb
 
 export: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_clean
@@ -69,4 +74,4 @@ lock: $(READY)
 		--python-version 3.11 --upgrade --quiet --output-file requirements.lock
 
 clean:
-	rm -rf $(VENV) results/published results/synthetic figures/*.html figures/*/page.json
+	rm -rf $(VENV) _docs _proc build/site results/published results/synthetic figures/*.html figures/*/page.json

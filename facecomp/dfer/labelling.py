@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from .frame_runs import frame_groups, relabel_input
 from .models import Model, Said
 from ..faces.images import read_image, shown
-from ..flow.tracking import keep_whole_lines
+from ..faces.tracking import keep_whole_lines
 from ..records.files import InputError
 
 # %% ../../nbs/dfer/27_labelling.ipynb #8f4da018

@@ -53,7 +53,7 @@ from ..faces.images import shown
 from ..faces.openface import open_detector
 from ..faces.video import Frame, Video, frames_text, open_video
 from ..faces.writing import write_video
-from ..flow.tracking import keep_whole_lines, read_track, track
+from ..faces.tracking import keep_whole_lines, read_track, track
 from ..fomm.writing import evenly
 from ..records.files import InputError, atomic_path, run_lock
 from facecomp.records.receipts import (

@@ -162,11 +162,13 @@ def merge_frames(
 ) -> Merged:
     """Average of the frames' probabilities by clip."""
     probabilities = softmax(np.asarray(logits, np.float64), axis=-1).mean(1)
-    names = list(dict.fromkeys(clips))
-    at = np.array([names.index(clip) for clip in clips])
-    rows = np.array([probabilities[at == k].mean(0) for k in range(len(names))])
-    first = [int(np.asarray(labels)[np.argmax(at == k), 0]) for k in range(len(names))]
-    return Merged(tuple(names), rows, np.array(first, np.int64))
+    number = {clip: k for k, clip in enumerate(dict.fromkeys(clips))}
+    at = np.array([number[clip] for clip in clips])
+    rows = np.zeros((len(number), probabilities.shape[1]))
+    np.add.at(rows, at, probabilities)
+    rows /= np.bincount(at, minlength=len(number))[:, None]
+    first = np.unique(at, return_index=True)[1]
+    return Merged(tuple(number), rows, np.asarray(labels)[first, 0].astype(np.int64))
 
 # %% ../../nbs/dfer/15_scores.ipynb #b0aade28
 def write_views(path: Path | str, views: Iterable[View]) -> Path:

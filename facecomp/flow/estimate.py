@@ -55,17 +55,8 @@ from facecomp.flow.outputs import (
     write_motion,
 )
 from .regions import Head, own_motion
-from facecomp.flow.tracking import (
-    MARGIN,
-    SMALLEST,
-    WINDOW,
-    keep_whole_lines,
-    pairs,
-    read_track,
-    smoothed,
-    track,
-    used_frames,
-)
+from ..faces.tracking import keep_whole_lines, read_track, track, used_frames
+from .tracking import MARGIN, SMALLEST, WINDOW, pairs, smoothed
 from facecomp.records.files import (
     InputError,
     read_json,

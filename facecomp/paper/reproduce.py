@@ -16,6 +16,7 @@ from jinja2 import Environment
 
 from .compare import COLUMNS, EXCUSED, GOOD, read_comparison, readable, summary
 from .figures import choose_colors, read_provenance
+from .overview import in_words, standing
 from .publish import ingredients, notebook_path
 from .sources import Results, Study, open_results
 from ..records.batch import NotebookRun, Outcome, run_notebooks
@@ -266,6 +267,12 @@ OVERVIEW = """<!doctype html>
 {% for name, p in pages.items() %}<h2><a href="{{ name }}.html">{{ p.title }}</a></h2>
 <p>{{ p.made }} of {{ p.figures }} figures and tables made; {{ p.verdicts }}.
 {% if p.synthetic %}<span class="synthetic">{{ p.synthetic }} of them of synthetic data.</span>{% endif %}</p>
+{% with s = found[name] %}<ul>
+<li>From published data and code: {{ s.recomputed }} published numbers recomputed, {{ s.differ }} differ.</li>
+<li>From synthetic people whose truth is known: {{ words(s.claims) or "no claims yet" }}
+{% if s.claims %}(claims, with intervals: results/{{ name }}/README.md){% endif %}.</li>
+<li>Needs licensed data: {{ s.quoted }} published numbers are quoted, {{ s.missing }} were not at hand.</li>
+</ul>{% endwith %}
 {% endfor %}</body></html>
 """
 
@@ -273,5 +280,10 @@ OVERVIEW = """<!doctype html>
 def write_overview(folder: Path) -> Path:
     """Write `index.html`: what there is of each study that has a page in `folder`; returns its path."""
     pages = {path.parent.name: read_json(path) for path in sorted(folder.glob("*/page.json"))}
-    page = Environment(autoescape=True).from_string(OVERVIEW).render(pages=pages)
+    results = project_root() / "results"
+    found = {
+        n: standing(n, p["title"], p["figures"], folder / n, results / n) for n, p in pages.items()
+    }
+    page = Environment(autoescape=True).from_string(OVERVIEW)
+    page = page.render(pages=pages, found=found, words=in_words)
     return write_atomic(folder / "index.html", page)

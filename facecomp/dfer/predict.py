@@ -54,7 +54,7 @@ from ..faces.openface import open_detector
 from ..faces.video import Frame, Video, frames_text, open_video
 from ..faces.writing import write_video
 from ..faces.tracking import keep_whole_lines, read_track, track
-from ..fomm.writing import evenly
+from ..faces.writing import evenly
 from ..records.files import InputError, atomic_path, run_lock
 from facecomp.records.receipts import (
     Receipt,

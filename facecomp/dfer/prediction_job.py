@@ -18,7 +18,7 @@ from ..data.outputs import folder_name
 from .models import open_model
 from .reading import Read, Reader, Reply, Slider
 from ..faces.images import image_files, shown
-from ..fomm.models import usable_device
+from ..training.options import usable_device
 from ..records.files import InputError, read_json, sha256_file, sha256_json, write_json
 from ..records.receipts import receipt_path
 

@@ -41,7 +41,7 @@ from facecomp.dfer.relabel_checks import (
     runs_of,
 )
 from ..faces.images import IMAGE_ENDINGS, natural_key, shown
-from ..fomm.models import usable_device
+from ..training.options import usable_device
 from facecomp.records.files import (
     InputError,
     project_root,

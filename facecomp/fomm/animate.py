@@ -41,10 +41,10 @@ from facecomp.fomm.portraits import (
     read_portrait,
 )
 from .relative import RelativeSettings
+from ..faces.writing import evenly
 from facecomp.fomm.writing import (
     Made,
     add_sound,
-    evenly,
     hidden_until_whole,
     log_line,
     working_on,

@@ -39,7 +39,8 @@ from .checkpoints import build_networks
 from .clips import Clip, find_clips
 from .config import Config, model_settings
 from .figures import moments
-from .models import open_model, usable_device
+from .models import open_model
+from ..training.options import usable_device
 from .motion_energy import motion_transfer
 from .outputs import as_uint8, film_strip
 from .people import Cropped, Take, make_dataset, recording_of

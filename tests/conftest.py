@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,27 @@ def quiet_surroundings(monkeypatch, tmp_path):
     for name in ("FACECOMP_PUBLISHED", "FACECOMP_MIRROR", "FACECOMP_RUN", "FACECOMP_DATA"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(ROOT)
+
+
+@lru_cache
+def remembered(function):
+    """The function with a memory that lasts as long as the tests."""
+    return lru_cache(function)
+
+
+@pytest.fixture
+def quick_training(monkeypatch):
+    """One thread; the picture of the history is not drawn, comments of settings are looked up once."""
+    import torch
+
+    from facecomp.training import config, loop
+
+    monkeypatch.setattr(loop, "draw_history", lambda rows, path: None)
+    monkeypatch.setattr(config, "_comments", remembered(config._comments))
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def run_cells(notebook: str, study: str = "psm", **parameters) -> dict:

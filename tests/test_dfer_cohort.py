@@ -208,8 +208,8 @@ def test_gaze_is_asked_of_every_frame_and_its_error_is_the_angle(made, learnt):
     truth = truth_of(learnt)
     sizes = gaze.groupby(["variant", "part"]).size()
     assert sizes["gaze", GAZE_SET] == len(truth[GAZE_SET])
-    assert sizes["combined", EXPRESSION_SET] == len(truth[EXPRESSION_SET])
-    assert ("combined", GAZE_SET) not in sizes and "expression_alone" not in set(gaze["variant"])
+    assert set(gaze["part"]) == {GAZE_SET}  # those of expression clips count in rows and ablation
+    assert not {"combined", "expression_alone"} & set(gaze["variant"])
     assert np.allclose(gaze["error"], gaze_errors(gaze))
     one = gaze.iloc[0]
     turned = np.array([one.said_pitch, one.said_yaw]), np.array([one.pitch, one.yaw])

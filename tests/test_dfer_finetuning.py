@@ -4,7 +4,6 @@ import json
 import random
 import signal
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,6 @@ from facecomp.dfer.models import open_model
 from facecomp.dfer.tuning_scores import Task, answers, score_rows, validation_loader
 from facecomp.records.files import InputError
 from facecomp.records.receipts import output_faults, read_receipt
-from facecomp.training import config as config_module
 from facecomp.training import loop
 from facecomp.training.loop import NonFiniteLoss
 
@@ -33,18 +31,7 @@ SMALL |= {"finetune": "", "progress": False, "device": "cpu", "save_ckpt_freq": 
 PRETRAIN = {"encoder_depth": 2, "decoder_depth": 1, "decoder_width": 24, "decoder_heads": 2}
 PLAIN = {"mixup": 0.0, "cutmix": 0.0, "drop_path": 0.0}
 MAMBA = {"model.name": "videomamba_base_dim512_patch16_160", "heads": None}
-COMMENTS = lru_cache(config_module._comments)
-
-
-@pytest.fixture(autouse=True)
-def quickly(monkeypatch):
-    """One thread; the picture of the history is not drawn, comments of settings are looked up once."""
-    monkeypatch.setattr(loop, "draw_history", lambda rows, path: None)
-    monkeypatch.setattr(config_module, "_comments", COMMENTS)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("quick_training")
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import runpy
 import signal
 import sys
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +29,6 @@ from facecomp.dfer.pretraining import Pretraining, main, receipt_file, run_confi
 from facecomp.faces.writing import write_video
 from facecomp.records.files import InputError
 from facecomp.records.receipts import output_faults, read_receipt
-from facecomp.training import config as config_module
 from facecomp.training import loop
 from facecomp.training.loop import NonFiniteLoss
 
@@ -44,18 +42,7 @@ JOINT = {"attn_type": "joint", "mask_type": "tube"}
 MAMBA = {"model.name": "pretrain_videomamba_base_dim512_patch16_160", "depth": 2, "heads": None}
 MAMBA |= {"mask_type": "tube"}
 
-COMMENTS = lru_cache(config_module._comments)
-
-
-@pytest.fixture(autouse=True)
-def quickly(monkeypatch):
-    """One thread; the picture of the history is not drawn, comments of settings are looked up once."""
-    monkeypatch.setattr(loop, "draw_history", lambda rows, path: None)
-    monkeypatch.setattr(config_module, "_comments", COMMENTS)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("quick_training")
 
 
 @pytest.fixture(scope="module")

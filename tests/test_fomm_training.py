@@ -4,7 +4,6 @@ import json
 import random
 import signal
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +38,6 @@ from facecomp.records.batch import NotebookRun, run_notebook
 from facecomp.records.code import notebook_parameters
 from facecomp.records.files import InputError
 from facecomp.records.receipts import output_faults, read_receipt
-from facecomp.training import config as config_module
-from facecomp.training import loop
 from facecomp.training.config import make_config, read_config, to_mapping
 from facecomp.training.loop import NonFiniteLoss
 
@@ -49,18 +46,7 @@ SIDE = 32  # px
 FRAMES = [SIDE, SIDE, 3]
 
 
-COMMENTS = lru_cache(config_module._comments)
-
-
-@pytest.fixture(autouse=True)
-def quickly(monkeypatch):
-    """One thread; the picture of the history is not drawn, comments of settings are looked up once."""
-    monkeypatch.setattr(loop, "draw_history", lambda rows, path: None)
-    monkeypatch.setattr(config_module, "_comments", COMMENTS)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("quick_training")
 
 
 @pytest.fixture(scope="module")

@@ -294,7 +294,8 @@ def judge(cohort: Cohort, learnt: Learnt) -> Outcome:
     relabelled = {seed: relabelled_frames(learnt, seed) for seed in learnt.relabelled}
     hidden = hidden_guessed(cohort, learnt, clips)
     rows = all_rows(said, gaze, relabelled, hidden, people.classes)
-    tables = {PRETRAINING: pretraining_losses(learnt), PREDICTIONS: said, GAZE: gaze}
+    kept = gaze[gaze["part"] == GAZE_SET].reset_index(drop=True)  # all frames would be 4 MB
+    tables = {PRETRAINING: pretraining_losses(learnt), PREDICTIONS: said, GAZE: kept}
     tables[RELABELLED] = next(iter(relabelled.values()), NO_FRAMES)
     here = gaze[gaze["part"] == EXPRESSION_SET]  # everybody that knows gaze was asked of these
     tables[ABLATION] = ablation(said, here, people.classes, costs(models))

@@ -4,17 +4,16 @@
 
 # %% auto #0
 __all__ = ['OUT', 'SINGLE', 'TASKS', 'SYNTHETIC', 'RUNS', 'RECEIPTS', 'PLACES', 'READ', 'DATA', 'AMOUNTS', 'ALL',
-           'finetune_config', 'pretrain_fault', 'finetune_fault', 'finetune_receipt', 'pretrain_receipt', 'RunKind',
-           'in_out', 'changed', 'relabel_receipt', 'gaze_receipt', 'all_values', 'why_not_done']
+           'finetune_config', 'pretrain_fault', 'finetune_fault', 'finetune_receipt', 'pretrain_receipt', 'own_changes',
+           'relabel_receipt', 'gaze_receipt', 'all_values', 'why_not_done']
 
 # %% ../../nbs/dfer/25_runs.ipynb #79785f59
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..data.jobs import content_of
+from ..data.run_kinds import RunKind, changed, in_out
 from . import finetuning, pretraining
 from .config import read_config
 from .course import FREE
@@ -102,7 +101,7 @@ def _amounts_fault(made: Receipt, parameters: Mapping[str, Any]) -> str:
     if any(parameters.get(name) for name in DATA):
         return ""
     given = {name: parameters[name] for name in AMOUNTS if name in parameters}
-    return changed(made, given)
+    return own_changes(made, given)
 
 
 def pretrain_fault(made: Receipt, parameters: Mapping[str, Any]) -> str:
@@ -126,30 +125,9 @@ def pretrain_receipt(parameters: Mapping[str, Any]) -> Path:
     return pretraining.receipt_file(pretraining.run_config(parameters))
 
 # %% ../../nbs/dfer/25_runs.ipynb #2a94f518
-@dataclass(frozen=True)
-class RunKind:
-    """A run notebook."""
-
-    receipt: Callable[[Mapping[str, Any]], Path]  # all parameters -> where the receipt lies
-    fault: Callable[[Receipt, Mapping[str, Any]], str]  # why it does not hold, or nothing
-
-
-def in_out(artefact: str) -> Callable[[Mapping[str, Any]], Path]:
-    """Where the receipt of a notebook lies that writes all into its folder `out`."""
-    return lambda parameters: Path(project_root(), parameters["out"], f"{artefact}.receipt.json")
-
-
-def changed(made: Receipt, parameters: Mapping[str, Any]) -> str:
-    """The first parameter that has another value than in the receipt, or names another content; else empty."""
-    known = made.parameters
-    for name, value in parameters.items():
-        if name in known and name not in PLACES and _plain(known[name]) != _plain(value):
-            return f"{name} is {value!r}, was {known[name]!r}"
-    for name in READ:
-        path, then = parameters.get(name), made.inputs.get(name)
-        if path and then and content_of(Path(path)) != then:
-            return f"it was not made from the {name} as it is now"
-    return ""
+def own_changes(made: Receipt, parameters: Mapping[str, Any]) -> str:
+    """`data.run_kinds.changed` with this study's places and files."""
+    return changed(made, parameters, PLACES, READ)
 
 
 def relabel_receipt(parameters: Mapping[str, Any]) -> Path:
@@ -168,10 +146,10 @@ def gaze_receipt(parameters: Mapping[str, Any]) -> Path:
 RUNS = {
     "run_pretrain": RunKind(pretrain_receipt, pretrain_fault),
     "run_finetune": RunKind(finetune_receipt, finetune_fault),
-    "run_evaluate": RunKind(in_out("evaluate"), changed),
-    "run_relabel": RunKind(relabel_receipt, changed),
-    "run_gaze": RunKind(gaze_receipt, changed),
-    "run_cohort": RunKind(in_out("cohort"), changed),
+    "run_evaluate": RunKind(in_out("evaluate"), own_changes),
+    "run_relabel": RunKind(relabel_receipt, own_changes),
+    "run_gaze": RunKind(gaze_receipt, own_changes),
+    "run_cohort": RunKind(in_out("cohort"), own_changes),
 }
 RECEIPTS = {name: kind.receipt for name, kind in RUNS.items()}
 PLACES = {"data", "out", "results", "checkpoint", "gaze_checkpoint", "device", "num_workers"}

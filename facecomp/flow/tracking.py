@@ -14,10 +14,7 @@ from itertools import chain, islice
 import numpy as np
 
 from ..faces.alignment import Box
-from facecomp.faces.detection import (
-    Face,
-    Found,
-)
+from ..faces.detection import Found
 from .regions import eye_distance
 from ..records.files import InputError
 

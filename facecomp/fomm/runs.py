@@ -4,15 +4,14 @@
 
 # %% auto #0
 __all__ = ['SINGLE', 'BLOCKS', 'REDUCED', 'SYNTHETIC', 'RUNS', 'RECEIPTS', 'PLACES', 'READ', 'DATA', 'ALL', 'config_file',
-           'run_config', 'train_receipt', 'train_fault', 'RunKind', 'in_out', 'changed', 'all_values', 'why_not_done']
+           'run_config', 'train_receipt', 'train_fault', 'own_changes', 'all_values', 'why_not_done']
 
 # %% ../../nbs/fomm/18_runs.ipynb #b7e613d2
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..data.jobs import content_of
+from ..data.run_kinds import RunKind, changed, in_out
 from .config import PUBLISHED_KEYS, Config, reduced_values
 from .training import keypoint_folder, points_identity, run_identity
 from ..records.files import InputError, project_root, sha256_file
@@ -122,41 +121,20 @@ def train_fault(made: Receipt, parameters: Mapping[str, Any]) -> str:
             return f"it was not started from the {name} as it is now"
     if parameters.get("data") or parameters.get("config"):
         return _points_fault(made, config) if parameters.get("data") else ""
-    return changed(made, {k: parameters[k] for k in ("people", "frames") if k in parameters})
+    return own_changes(made, {k: parameters[k] for k in ("people", "frames") if k in parameters})
 
 # %% ../../nbs/fomm/18_runs.ipynb #85df2cc4
-@dataclass(frozen=True)
-class RunKind:
-    """A run notebook."""
-
-    receipt: Callable[[Mapping[str, Any]], Path]  # all parameters -> where the receipt lies
-    fault: Callable[[Receipt, Mapping[str, Any]], str]  # why it does not hold, or nothing
-
-
-def in_out(artefact: str) -> Callable[[Mapping[str, Any]], Path]:
-    """Where the receipt of a notebook lies that writes all into its folder `out`."""
-    return lambda parameters: Path(project_root(), parameters["out"], f"{artefact}.receipt.json")
-
-
-def changed(made: Receipt, parameters: Mapping[str, Any]) -> str:
-    """The first parameter that has another value than in the receipt, or names another content; else empty."""
-    known = made.parameters
-    for name, value in parameters.items():
-        if name in known and name not in PLACES and known[name] != value:
-            return f"{name} is {value!r}, was {known[name]!r}"
-    for name in READ:
-        path, then = parameters.get(name), made.inputs.get(name)
-        if path and then and content_of(Path(path)) != then:
-            return f"it was not made from the {name} as it is now"
-    return ""
+def own_changes(made: Receipt, parameters: Mapping[str, Any]) -> str:
+    """`data.run_kinds.changed` with this study's places and files."""
+    return changed(made, parameters, PLACES, READ)
 
 
 RUNS = {
     "run_train": RunKind(train_receipt, train_fault),
-    "run_evaluate": RunKind(in_out("evaluate"), changed),
-    "run_animate": RunKind(in_out("animate"), changed),
-    "run_reconstruct": RunKind(in_out("reconstruct"), changed),
-    "run_cohort": RunKind(in_out("cohort"), changed),
+    "run_evaluate": RunKind(in_out("evaluate"), own_changes),
+    "run_animate": RunKind(in_out("animate"), own_changes),
+    "run_reconstruct": RunKind(in_out("reconstruct"), own_changes),
+    "run_cohort": RunKind(in_out("cohort"), own_changes),
 }
 RECEIPTS = {name: kind.receipt for name, kind in RUNS.items()}
 PLACES = {"data", "out", "results", "checkpoint", "warm_start", "device", "num_workers"}

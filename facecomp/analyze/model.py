@@ -30,6 +30,7 @@ from ..layers.weights import read_weights
 from ..psm.clustering import SHOWN_SETTING, all_settings, n_clusters, principal_plane
 from ..psm.codes import code_table, encode, load_model, neutral_faces, write_codes
 from ..psm.config import Config
+from ..psm.networks import Networks
 from ..psm.training import Training
 from ..records.files import atomic_path, read_json, write_json
 
@@ -205,7 +206,7 @@ def sample_rows(sample: Sample, faces: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["video", "frame", "time"])
 
 
-def neutral_picture(networks, pixels: torch.Tensor, marks: Sequence[str]) -> Image.Image:
+def neutral_picture(networks: Networks, pixels: torch.Tensor, marks: Sequence[str]) -> Image.Image:
     """Eight frames, their neutral faces, and the mean of more of them."""
     some, more = even_places(len(pixels), NEUTRAL), even_places(len(pixels), AVERAGED)
     seen = list(pixels[some].permute(0, 2, 3, 1).numpy())

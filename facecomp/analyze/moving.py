@@ -18,6 +18,9 @@ from .frames import Prepared, points_of_used, read_rows, write_both
 from .settings import Home, Settings
 from .stages import Stage, outputs_identity
 from ..data.prepare import points_for
+from ..dfer.prediction_job import ARTEFACT as PREDICT
+from ..dfer.prediction_job import TABLE, Prediction, open_readers
+from ..dfer.predict import predict
 from ..faces.video import open_video
 from ..faces.writing import write_video
 from ..flow.estimate import ARTEFACT as ESTIMATE
@@ -93,10 +96,8 @@ def film_for_page(film: Path, moment: float, folder: Path) -> tuple[Path, str]:
     return excerpt(film, moment, to), seconds
 
 # %% ../../nbs/analyze/04_moving.ipynb #d1fbbeab
-def answer_settings(settings: Settings, video: str = "", alone: bool = True):
+def answer_settings(settings: Settings, video: str = "", alone: bool = True) -> Prediction:
     """How a video is read."""
-    from facecomp.dfer.prediction_job import Prediction
-
     points = settings.points
     if points and settings.detector in ("openface", "files") and video:
         points = str(points_for(points, settings.participant, video, alone))
@@ -107,8 +108,6 @@ def answer_settings(settings: Settings, video: str = "", alone: bool = True):
 
 def open_answers(settings: Settings) -> Mapping:
     """What reads expression and gaze; raises `InputError` for a file that is no such model."""
-    from facecomp.dfer.prediction_job import open_readers
-
     first = settings.checkpoint or settings.gaze_checkpoint
     second = settings.gaze_checkpoint if settings.checkpoint else ""
     return open_readers(first, second, settings.labels, answer_settings(settings))
@@ -118,9 +117,6 @@ def read_answers(
     home: Home, settings: Settings, videos: Sequence[Prepared], quiet: bool
 ) -> tuple[pd.DataFrame, list[str], dict[str, str]]:
     """Read all videos; table of all, notes, and identities of what was made."""
-    from facecomp.dfer.predict import predict
-    from facecomp.dfer.prediction_job import ARTEFACT, TABLE
-
     readers = open_answers(settings)
     tables, notes, made = [], [], {}
     for video in videos:
@@ -135,7 +131,7 @@ def read_answers(
         table = read_rows(done.folder / TABLE)
         table.insert(0, "video", video.name)
         tables.append(table)
-        made[f"expression/{video.name}"] = outputs_identity(receipt_path(done.folder, ARTEFACT))
+        made[f"expression/{video.name}"] = outputs_identity(receipt_path(done.folder, PREDICT))
     for name, reader in readers.items():
         notes.append(f"{name}: {reader.model.path.name}, trained on {reader.model.data} people")
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(), notes, made

@@ -18,9 +18,10 @@ from PIL import Image
 
 from facecomp.analyze.figures import (
     answers_figure,
+    SHOWN,
     cell_frames,
+    cluster_colours,
     clusters_figure,
-    colour_of,
     data_url,
     map_figure,
     motion_figures,
@@ -110,7 +111,7 @@ def frames_section(results: Results) -> Section:
         for line in read_json(folder / "summary.json")["warnings"]:
             blocks.append(remark(f"{video.name}: {line}"))
         with Image.open(folder / "contact_sheet.png") as sheet:
-            sheet.thumbnail((1400, 2400))
+            sheet.thumbnail((1000, 850))
             alt = f"contact sheet of {video.name}: frames with landmarks, and the aligned face"
             blocks.append(
                 Block("picture", data_url(sheet), alt, f"{video.name}: before and after alignment")
@@ -148,22 +149,24 @@ def map_section(results: Results) -> Section:
         return Section(title, [not_asked("map")])
     marks, blocks = marks_of(results.settings), [text(model_words(results))]
     rows = sorted(row for row, _, _ in cell_frames(results.map))
-    figure = map_figure(results.map, thumbnails(results, rows))
+    colours = cluster_colours(list(results.clusters["cluster"]))
+    figure = map_figure(results.map, thumbnails(results, rows), colours)
     alt = f"{len(results.map)} frames in the plane of two components: left small pictures of them, right dots by cluster"
     blocks.append(Block("plot", svg_of(figure, alt, marks), "", f"{len(results.map)} frames"))
     return Section(title, blocks)
 
 
-def cluster_sheet(results: Results, faces: int = 8, most: int = 10) -> Image.Image:
+def cluster_sheet(results: Results, faces: int = 8) -> Image.Image:
     """A row of faces for each of the largest clusters, evenly over time."""
     words, rows, colours = [], [], []
+    known = cluster_colours(list(results.clusters["cluster"]))
     for part in results.clusters.itertuples():
-        if part.cluster < 0 or len(rows) == most:
+        if part.cluster < 0 or len(rows) == SHOWN:
             continue
         places = np.flatnonzero(results.map["cluster"] == part.cluster)
         rows.append([int(places[k]) for k in even_places(len(places), faces)])
         words.append(f"cluster {part.cluster}: {part.frames} frames, {100 * part.share:.0f} %")
-        colours.append(colour_of(part.cluster))
+        colours.append(known[part.cluster])
     found = thumbnails(results, sorted({row for group in rows for row in group}))
     shown = [(w, [found[row] for row in group]) for w, group in zip(words, rows, strict=True)]
     return face_sheet(shown, marks_of(results.settings), colours)

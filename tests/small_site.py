@@ -39,7 +39,7 @@ def small_checkout(folder: Path) -> Path:
     (folder / "results" / "psm").mkdir(parents=True)
     for name in ("README.md", "claims.csv", "cohort.receipt.json", "claims.md"):
         shutil.copy(ROOT / "results" / "psm" / name, folder / "results" / "psm" / name)
-    for study in ("flow", "fomm"):
+    for study in ("flow", "fomm", "dfer"):
         (folder / "results" / study).mkdir()
         shutil.copy(ROOT / "results" / study / "README.md", folder / "results" / study)
     return folder

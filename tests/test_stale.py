@@ -90,7 +90,7 @@ FUNCTIONS = {
     ("psm/clusters.py", "novel_counts"): {"fig4b"},
     ("psm/clusters.py", "match_matrix"): {"fig4c", "supp_clusters"},
     ("psm/clusters.py", "profiles"): {"fig4c", "supp_clusters"},
-    ("psm/figures.py", "draw_faces"): {"fig5c", "supp_faces_random"},
+    ("psm/supplement_figures.py", "draw_faces"): {"fig5c", "supp_faces_random"},
     ("psm/figures.py", "draw_fig3b"): {"fig3b"},
     ("psm/action_units.py", "ci95_halfwidth"): {"fig2a", "fig3a"},
     ("psm/action_units.py", "approach_scores"): {"fig5a", "fig5b"},

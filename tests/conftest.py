@@ -80,9 +80,11 @@ def run_cells(notebook: str, study: str = "psm", **parameters) -> dict:
 
 def drive(driver: str, jobs: list) -> list[int]:
     """Exit codes of what a script does with each job, one after the other (negative: killed by that signal)."""
+    path = os.pathsep.join(filter(None, (str(ROOT / "tests"), os.environ.get("PYTHONPATH"))))
     answer = subprocess.run(
         [sys.executable, "-c", driver],
         input=json.dumps(jobs),
+        env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
         timeout=600,

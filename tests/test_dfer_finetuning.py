@@ -371,57 +371,28 @@ def test_the_best_score_survives_a_resume(data, tmp_path, monkeypatch):
 
 # Runs a list of trainings in forked children (importing once). A child may signal itself before a given step.
 DRIVER = """
-import json, os, sys
-from functools import lru_cache
-import torch
+import json, sys
+from children import dies_before, forked, one_of_two, print_ends, quietly
 from facecomp.dfer import course, finetuning
 from facecomp.dfer.config import read_config
-from facecomp.training import config, loop
-torch.set_num_threads(1)
-loop.draw_history = lambda rows, path: None
-config._comments = lru_cache(config._comments)
+quietly()
 
 def train(base, values):
     finetuning.FineTuning(read_config(base, values)).train()
 
 def dying(base, values, number, die):
-    count, step = 0, course.Course.step
-    def counted(*a):
-        nonlocal count
-        count += 1
-        if count == die:
-            os.kill(os.getpid(), number)
-        return step(*a)
-    course.Course.step = counted
+    dies_before(course.Course, "step", number, die)
     train(base, values)
 
 def together(base, values, port, rank):
-    one = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
-    one |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "x"}
-    os.environ |= {name: str(value) for name, value in one.items()}
+    one_of_two(rank, port)
     train(base, values)
-
-def forked(work, *given):
-    pid = os.fork()
-    if pid:
-        return pid
-    code = 1
-    try:
-        work(*given)
-        code = 0
-    except SystemExit as stopped:
-        code = stopped.code
-    finally:
-        os._exit(code)
 
 for base, values, number, die in json.load(sys.stdin):
     if die is None:
-        started = [forked(together, base, values, number, rank) for rank in (0, 1)]
+        print_ends([forked(together, base, values, number, rank) for rank in (0, 1)])
     else:
-        started = [forked(dying, base, values, number, die)]
-    for pid in started:
-        _, status = os.waitpid(pid, 0)
-        print(-os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status), flush=True)
+        print_ends([forked(dying, base, values, number, die)])
 """
 
 KILL, TERM = int(signal.SIGKILL), int(signal.SIGTERM)

@@ -182,34 +182,23 @@ def test_two_epochs_of_one_step_are_the_golden_steps(data, tmp_path, monkeypatch
 # Runs a list of trainings in forked children (importing once). A child may signal itself before a given step; of a pair
 # of processes each keeps the averaged gradients of its steps in a folder.
 DRIVER = """
-import json, os, sys
-from functools import lru_cache
+import json, sys
 import torch
+from children import dies_before, forked, one_of_two, print_ends, quietly
 from facecomp.fomm import training
-from facecomp.training import config, loop
-torch.set_num_threads(1)
-loop.draw_history = lambda rows, path: None
-config._comments = lru_cache(config._comments)
+from facecomp.training import config
+quietly()
 config.settings(training.Config)  # looked up once
 
 def train(values):
     training.Training(config.make_config(training.Config, values)).train()
 
 def dying(values, number, die):
-    count, step = 0, training.TrainStep.__call__
-    def counted(*a):
-        nonlocal count
-        count += 1
-        if count == die:
-            os.kill(os.getpid(), number)
-        return step(*a)
-    training.TrainStep.__call__ = counted
+    dies_before(training.TrainStep, "__call__", number, die)
     train(values)
 
 def together(values, port, kept, rank):
-    one = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
-    one |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "x"}
-    os.environ |= {name: str(value) for name, value in one.items()}
+    one_of_two(rank, port)
     count, average = 0, training.average_gradients
     def watched(fabric, parameters):
         nonlocal count
@@ -220,27 +209,11 @@ def together(values, port, kept, rank):
     training.average_gradients = watched
     train(values)
 
-def forked(work, *given):
-    pid = os.fork()
-    if pid:
-        return pid
-    code = 1
-    try:
-        work(*given)
-        code = 0
-    except SystemExit as stopped:
-        code = stopped.code
-    finally:
-        os._exit(code)
-
 for values, number, what in json.load(sys.stdin):
     if isinstance(what, str):
-        started = [forked(together, values, number, what, rank) for rank in (0, 1)]
+        print_ends([forked(together, values, number, what, rank) for rank in (0, 1)])
     else:
-        started = [forked(dying, values, number, what)]
-    for pid in started:
-        _, status = os.waitpid(pid, 0)
-        print(-os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status), flush=True)
+        print_ends([forked(dying, values, number, what)])
 """
 
 

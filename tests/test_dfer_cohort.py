@@ -46,6 +46,7 @@ from facecomp.dfer.sizes import recognition_cost
 from facecomp.records.files import InputError
 from facecomp.records.pickles import read_pickle
 from facecomp.records.receipts import output_faults, read_receipt
+from facecomp.records.spent import Spent
 
 TINY = {
     "learn": 1, "test": 2, "unlabelled": 1, "size": 32, "patch": 8, "width": 16, "heads": 2,
@@ -61,7 +62,7 @@ def made(tmp_path_factory):
     home = tmp_path_factory.mktemp("cohort")
     cohort = Cohort(work=str(home / "work"), variants=CHOSEN, **TINY)
     outcome = run_cohort(cohort, quiet=True)
-    write_cohort_results(cohort, outcome, home / "results", 1.0)
+    write_cohort_results(cohort, outcome, home / "results", Spent(1.0, 1.0, 100.0))
     return cohort, outcome, home / "results"
 
 

@@ -37,6 +37,7 @@ from facecomp.paper.sources import open_results
 from facecomp.records.files import InputError
 from facecomp.records.pickles import read_pickle
 from facecomp.records.receipts import output_faults, read_receipt
+from facecomp.records.spent import Spent
 
 SMALL = {"learn": 1, "validate": 1, "test": 2, "frames": 3, "epochs": 1, "batch_size": 2}
 
@@ -47,7 +48,7 @@ def made(tmp_path_factory):
     home = tmp_path_factory.mktemp("cohort")
     cohort = Cohort(out=str(home / "made"), networks=("exp1", "exp1_exact"), **SMALL)
     evaluation, objects, inputs = run_cohort(cohort)
-    write_cohort_results(cohort, objects, inputs, home / "results", 1.0)
+    write_cohort_results(cohort, objects, inputs, home / "results", Spent(1.0, 1.0, 100.0))
     return cohort, evaluation, objects, home / "results"
 
 

@@ -32,6 +32,7 @@ from facecomp.paper.sources import open_results
 from facecomp.records.files import InputError, sha256_file
 from facecomp.records.pickles import plain_table, read_pickle
 from facecomp.records.receipts import Receipt, output_faults, read_receipt, write_objects
+from facecomp.records.spent import Spent
 from facecomp.training.config import flatten, to_mapping
 
 TINY = {"learn": 1, "test": 2, "expressions": ("happiness",), "frames": 4, "batch_size": 2}
@@ -44,7 +45,7 @@ def made(tmp_path_factory):
     home = tmp_path_factory.mktemp("cohort")
     cohort = Cohort(work=str(home / "work"), variants=("prior", "network"), **TINY)
     outcome = run_cohort(cohort)
-    write_cohort_results(cohort, outcome, home / "results", 1.0)
+    write_cohort_results(cohort, outcome, home / "results", Spent(1.0, 1.0, 100.0))
     return cohort, outcome, home / "results"
 
 

@@ -79,6 +79,8 @@ from ..layers.weights import load_exactly
 from ..records.files import run_lock, write_atomic
 from ..records.pickles import plain_table
 from ..records.receipts import Receipt, git_state, write_objects, write_receipt
+from ..records.spent import Spent, cost_of
+from ..training.options import usable_device
 from ..training.config import to_mapping
 
 # %% ../../nbs/dfer/36_outcome.ipynb #db762542
@@ -354,7 +356,7 @@ def run_cohort(cohort: Cohort, quiet: bool = False) -> Outcome:
 
 # %% ../../nbs/dfer/36_outcome.ipynb #acdcdc50
 def write_cohort_results(
-    cohort: Cohort, outcome: Outcome, folder: Path | str, seconds: float | None = None
+    cohort: Cohort, outcome: Outcome, folder: Path | str, spent: Spent | None = None
 ) -> Path:
     """Write the objects, `claims.csv`, `summary.csv`, `rows.csv` and, last, `cohort.receipt.json`."""
     folder, (commit, dirty) = Path(folder), git_state()
@@ -362,8 +364,8 @@ def write_cohort_results(
     settings |= {name: ",".join(map(str, settings[name])) for name in ("variants", "region")}
     receipt = Receipt(
         "cohort", "dfer", "run_cohort", outcome.data, settings, dict(outcome.inputs),
-        mode="corrected", seed=cohort.seed, device=cohort.device, commit=commit, dirty=dirty,
-        seconds=seconds,
+        mode="corrected", seed=cohort.seed, device=str(usable_device(cohort.device)),
+        commit=commit, dirty=dirty, **cost_of(spent),
     )  # fmt: skip
     paths = write_objects(folder, receipt, outcome.objects)
     tables = {"claims": outcome.objects[CLAIMS], "summary": outcome.objects[SUMMARY]}

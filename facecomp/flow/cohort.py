@@ -44,7 +44,9 @@ from facecomp.records.receipts import (
     write_objects,
     write_receipt,
 )
+from ..records.spent import Spent, cost_of
 from ..training.config import to_mapping
+from ..training.options import usable_device
 
 # %% ../../nbs/flow/22_cohort.ipynb #81330eb3
 @dataclass(frozen=True)
@@ -302,14 +304,15 @@ def write_cohort_results(
     objects: dict[str, Any],
     inputs: dict[str, str],
     folder: Path | str,
-    seconds: float | None = None,
+    spent: Spent | None = None,
 ) -> Path:
     """Write a pickle and a receipt for each object, the claims as a table, and last `cohort.receipt.json`."""
     folder, (commit, dirty) = Path(folder), git_state()
     settings = {k: v for k, v in to_mapping(cohort).items() if k not in ("out", "device")}
     receipt = Receipt(
         "cohort", "flow", "run_cohort", "synthetic", settings, dict(inputs), mode="corrected",
-        seed=cohort.seed, device=cohort.device, commit=commit, dirty=dirty, seconds=seconds,
+        seed=cohort.seed, device=str(usable_device(cohort.device)), commit=commit, dirty=dirty,
+        **cost_of(spent),
     )  # fmt: skip
     paths = write_objects(folder, receipt, objects)
     table = objects["claims_synthetic"]

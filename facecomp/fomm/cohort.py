@@ -59,6 +59,7 @@ from facecomp.records.files import (
 )
 from ..records.pickles import plain_table
 from ..records.receipts import Receipt, git_state, receipt_path, write_objects, write_receipt
+from ..records.spent import Spent, cost_of
 from ..training.config import to_mapping
 from ..training.options import seed_all
 
@@ -322,7 +323,7 @@ def _strip_picture(shown: Mapping[str, Any]) -> np.ndarray:
 
 
 def write_cohort_results(
-    cohort: Cohort, outcome: Outcome, folder: Path | str, seconds: float | None = None
+    cohort: Cohort, outcome: Outcome, folder: Path | str, spent: Spent | None = None
 ) -> Path:
     """Write the objects, `claims.csv`, `summary.csv`, `photograph.csv`, `strip_<k>.png` and, last, `cohort.receipt.json`."""
     folder, (commit, dirty) = Path(folder), git_state()
@@ -332,7 +333,7 @@ def write_cohort_results(
     receipt = Receipt(
         "cohort", "fomm", "run_cohort", "synthetic", settings, dict(outcome.inputs), mode="compat",
         seed=cohort.seed, device=str(usable_device(cohort.device)), commit=commit, dirty=dirty,
-        seconds=seconds,
+        **cost_of(spent),
     )  # fmt: skip
     paths = write_objects(folder, receipt, outcome.objects)
     tables = {"claims": outcome.objects[CLAIMS_FILE], "summary": outcome.objects[SUMMARY]}

@@ -22,6 +22,7 @@ from .training import Config, Training, frames_identity, load_frames, write_run_
 from ..records.files import InputError, project_root, sha256_file
 from ..records.receipts import Receipt, git_state, read_receipt, write_receipt
 from ..training.config import to_mapping
+from ..training.options import usable_device
 
 # %% ../../nbs/psm/13_cohort.ipynb #b10b27bc
 @dataclass(frozen=True)
@@ -247,7 +248,7 @@ def here_receipt(
     commit, dirty = git_state()
     return Receipt(
         artefact, "psm", notebook, cohort.kind, cohort.settings | more, inputs, mode=cohort.mode,
-        seed=cohort.seed, commit=commit, dirty=dirty,
+        seed=cohort.seed, device=str(usable_device(cohort.device)), commit=commit, dirty=dirty,
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ __all__ = ['EXAMPLES', 'CLAIMS', 'Collected', 'figure2', 'figure3', 'model_run',
 # %% ../../nbs/psm/15_results.ipynb #1883a8ef
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from .simulation import FIGURE3_KEYS, figure3_forms
 from ..records.files import InputError, sha256_file, write_atomic
 from ..records.pickles import write_pickle
 from ..records.receipts import write_receipt
+from ..records.spent import Spent, cost_of
 
 # %% ../../nbs/psm/15_results.ipynb #be818494
 class Collected:
@@ -218,7 +220,7 @@ def result_objects(found: Collected) -> dict[str, Any]:
     }
 
 # %% ../../nbs/psm/15_results.ipynb #e1fd06da
-def write_results(found: Collected, folder: Path) -> list[Path]:
+def write_results(found: Collected, folder: Path, spent: Spent | None = None) -> list[Path]:
     """Write pickles, tables and the claims with a receipt each; returns the receipts."""
     inputs = {p: sha256_file(f / "analysis.receipt.json") for p, f in found.folders.items()}
     receipts = []
@@ -232,11 +234,15 @@ def write_results(found: Collected, folder: Path) -> list[Path]:
     csv = write_atomic(folder / "claims.csv", table.to_csv(index=False, float_format="%.4f"))
     page = write_atomic(folder / "claims.md", claims_page(found, table))
     receipts.append(_receipt(found, folder, "claims", inputs, [csv, page]))
-    return [*receipts, _receipt(found, folder, "cohort", inputs, receipts)]  # this one last
+    cost = cost_of(spent)
+    return [*receipts, _receipt(found, folder, "cohort", inputs, receipts, **cost)]  # this one last
 
 
-def _receipt(found: Collected, folder: Path, name: str, inputs: dict, outputs: list[Path]) -> Path:
-    return write_receipt(folder, here_receipt(found.cohort, name, "run_cohort", inputs), outputs)
+def _receipt(
+    found: Collected, folder: Path, name: str, inputs: dict, outputs: list[Path], **cost: float
+) -> Path:
+    receipt = here_receipt(found.cohort, name, "run_cohort", inputs)
+    return write_receipt(folder, replace(receipt, **cost), outputs)
 
 # %% ../../nbs/psm/15_results.ipynb #2fb17b54
 def plain_means(found: Collected) -> pd.DataFrame:

@@ -95,6 +95,8 @@ class Receipt:
     run: str = field(default_factory=lambda: os.environ.get("FACECOMP_RUN", ""))
     finished: str = ""
     seconds: float | None = None
+    cpu_seconds: float | None = None
+    memory_mib: float | None = None  # peak of one process
 
 # %% ../../nbs/records/02_receipts.ipynb #5b45503b
 def receipt_path(folder: Path | str, artefact: str) -> Path:

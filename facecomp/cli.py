@@ -156,6 +156,12 @@ def run_figures(options: argparse.Namespace) -> int:
     return worst or (3 if options.strict and any(names for _, names, _ in made) else 0)
 
 # %% ../nbs/cli.ipynb #b749c225
+def _first_of(reasons: Sequence[str], most: int = 3) -> str:
+    """The first reasons in a line, and how many more `--json` tells."""
+    more = [f"and {len(reasons) - most} more (--json)"] if len(reasons) > most else []
+    return "; ".join([*reasons[:most], *more])
+
+
 def run_status(options: argparse.Namespace) -> int:
     """Print every figure and table as fresh, stale or missing, with the reason."""
     import pandas as pd
@@ -173,7 +179,7 @@ def run_status(options: argparse.Namespace) -> int:
             i.artefact.name,
             i.state.state,
             i.state.receipt.data if i.state.receipt else "",
-            "; ".join(i.state.reasons),
+            _first_of(i.state.reasons),
         )
         for i in items
     ]

@@ -20,14 +20,17 @@ def quietly() -> None:
     config._comments = lru_cache(config._comments)
 
 
-def dies_before(owner: Any, step: str, number: int, die: int) -> None:
-    """From now on this process gets the signal `number` before the `die`-th call of `owner.step`."""
+def dies_before(
+    owner: Any, step: str, number: int, die: int, last: Callable[[], None] = lambda: None
+) -> None:
+    """From now on this process does `last` and gets the signal `number` before the `die`-th call of `owner.step`."""
     count, done = 0, getattr(owner, step)
 
     def counted(*given: Any) -> Any:
         nonlocal count
         count += 1
         if count == die:
+            last()
             os.kill(os.getpid(), number)
         return done(*given)
 

@@ -109,32 +109,20 @@ def test_tables_read_back_and_the_receipt_proves_them(finished):
 
 
 DRIVER = """
-import importlib, json, os, signal, sys
-import torch
-torch.set_num_threads(1)
+import importlib, json, signal, sys
+from children import dies_before, forked, print_ends, quietly
 from facecomp.analyze.run import analyze
 from facecomp.analyze.settings import Settings
-from facecomp.training import loop
-loop.draw_history = lambda rows, path: None
 
-def dies(module, where, call):
-    module = importlib.import_module(module)
-    real, seen = getattr(module, where), []
-    def watched(*given, **more):
-        seen.append(1)
-        if len(seen) == call:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(*given, **more)
-    setattr(module, where, watched)
+def analyzed(job):
+    if job["die"]:
+        module, where, call = job["die"]
+        dies_before(importlib.import_module(module), where, signal.SIGKILL, call)
+    analyze(job["videos"], job["out"], Settings(**job["how"]))
 
+quietly()
 for job in json.load(sys.stdin):
-    pid = os.fork()
-    if pid == 0:
-        if job["die"]:
-            dies(*job["die"])
-        analyze(job["videos"], job["out"], Settings(**job["how"]))
-        os._exit(0)
-    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+    print_ends([forked(analyzed, job)])
 """
 
 

@@ -148,30 +148,21 @@ def test_a_synthetic_model_is_marked_on_every_picture(home, tmp_path, monkeypatc
 
 
 DRIVER = """
-import json, os, signal, sys
-import torch
-torch.set_num_threads(1)
+import json, signal, sys
+from children import dies_before, forked, print_ends, quietly
 from facecomp.dfer import predict as work
 from facecomp.dfer.prediction_job import Prediction, open_readers
 
-def dies(where, call):
-    real, seen = getattr(work, where), []
-    def watched(*given, **more):
-        seen.append(1)
-        if len(seen) == call:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(*given, **more)
-    setattr(work, where, watched)
+def predicted(job):
+    if job["die"]:
+        where, call = job["die"]
+        dies_before(work, where, signal.SIGKILL, call)
+    readers = open_readers(*job["files"])
+    work.predict(job["clip"], readers, job["out"], Prediction(**job["how"]))
 
+quietly()
 for job in json.load(sys.stdin):
-    pid = os.fork()
-    if pid == 0:
-        if job["die"]:
-            dies(*job["die"])
-        readers = open_readers(*job["files"])
-        work.predict(job["clip"], readers, job["out"], Prediction(**job["how"]))
-        os._exit(0)
-    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+    print_ends([forked(predicted, job)])
 """
 
 

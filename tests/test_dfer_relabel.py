@@ -146,48 +146,32 @@ def test_equal_lists_are_labelled_once(home, tmp_path):
 # ---------------------------------------------------------------- kills
 
 DRIVER = """
-import json, os, signal, sys
+import json, signal, sys
 from pathlib import Path
+from children import dies_before, forked, print_ends, quietly
 from facecomp.dfer import labelling, relabel
 from facecomp.records import files
-import torch
-torch.set_num_threads(1)
 
-def die(count, owner, name, half=False):
-    done, real = 0, getattr(owner, name)
-    def counted(*given, **named):
-        nonlocal done
-        done += 1
-        if done == count:
-            if half:  # a line that is cut off
-                journal = max(Path(sys.argv[-1]).glob(".relabel/answers_*.jsonl"))
-                with open(journal, "a") as file:
-                    file.write('{"rows": [[[0.1')
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(*given, **named)
-    setattr(owner, name, counted)
+def half_a_line(out):
+    journal = max(Path(out).glob(".relabel/answers_*.jsonl"))
+    with open(journal, "a") as file:
+        file.write('{"rows": [[[0.1')
 
-for home, out, moment, count in json.load(sys.stdin):
-    pid = os.fork()
-    if not pid:
-        sys.argv.append(out)
-        home = Path(home)
-        if moment == "write":
-            die(count, files, "_flush_to_disk")
-        if moment == "answer":
-            die(count, labelling, "_answers", True)
-        lists = {part: home / f"{part}.csv" for part in ("train", "val")}
-        settings = relabel.LabelSettings(batch=2)
-        job = relabel.RelabelJob(lists, Path(out), home / "gaze.pt", root=home, settings=settings,
-                                 device="cpu", data="synthetic")
-        code = 1
-        try:
-            relabel.relabel(job, False, lambda text: None)
-            code = 0
-        finally:
-            os._exit(code)
-    _, status = os.waitpid(pid, 0)
-    print(-os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status), flush=True)
+def relabelled(home, out, moment, count):
+    home = Path(home)
+    if moment == "write":
+        dies_before(files, "_flush_to_disk", signal.SIGKILL, count)
+    if moment == "answer":
+        dies_before(labelling, "_answers", signal.SIGKILL, count, lambda: half_a_line(out))
+    lists = {part: home / f"{part}.csv" for part in ("train", "val")}
+    settings = relabel.LabelSettings(batch=2)
+    job = relabel.RelabelJob(lists, Path(out), home / "gaze.pt", root=home, settings=settings,
+                             device="cpu", data="synthetic")
+    relabel.relabel(job, False, lambda text: None)
+
+quietly()
+for job in json.load(sys.stdin):
+    print_ends([forked(relabelled, *job)])
 """
 DEATHS = {
     "while a list is written": [("write", 3), ("write", 9)],

@@ -159,38 +159,17 @@ def test_three_epochs_of_one_step_are_the_golden_steps(data, tmp_path, monkeypat
 
 # Runs a list of trainings in forked children (importing once); a child may signal itself before a given step.
 DRIVER = """
-import json, os, sys
-import torch
+import json, sys
+from children import dies_before, forked, print_ends, quietly
 from facecomp.flow import training
-torch.set_num_threads(1)
-import tempfile
-from facecomp.training.history import draw_history
-draw_history([{"epoch": 1, "total": 1.0}], tempfile.mkdtemp() + "/warm.png")  # fonts are found once
 
-def child(values, number, die):
-    count, terms = 0, training.batch_terms
-    def counted(*a):
-        nonlocal count
-        count += 1
-        if count == die:
-            os.kill(os.getpid(), number)
-        return terms(*a)
-    training.batch_terms = counted
+def trained(values, number, die):
+    dies_before(training, "batch_terms", number, die)
     training.Training(training.Config(**values)).train()
 
-for values, number, die in json.load(sys.stdin):
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            child(values, number, die)
-            code = 0
-        except SystemExit as stopped:
-            code = stopped.code
-        finally:
-            os._exit(code)
-    _, status = os.waitpid(pid, 0)
-    print(-os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status), flush=True)
+quietly()
+for job in json.load(sys.stdin):
+    print_ends([forked(trained, *job)])
 """
 
 

@@ -31,33 +31,18 @@ SMALL = {"epochs": 2, "batch_size": 2, "width": 16, "vgg": "random", "sheet_epoc
 
 # Runs a list of trainings in forked children (importing once); a child may kill itself before a given step.
 DRIVER = """
-import json, os, signal, sys
-import torch
+import json, signal, sys
+from children import dies_before, forked, print_ends, quietly
 from facecomp.psm import training
-torch.set_num_threads(1)
 
-def child(values, die):
-    count, pictures = 0, training.batch_pictures
-    def counted(*a):
-        nonlocal count
-        count += 1
-        if die is not None and count > die:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return pictures(*a)
-    training.batch_pictures = counted
+def trained(values, die):
+    if die is not None:
+        dies_before(training, "batch_pictures", signal.SIGKILL, die + 1)
     training.Training(training.Config(**values), "synthetic").train()
 
-for values, die in json.load(sys.stdin):
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            child(values, die)
-            code = 0
-        finally:
-            os._exit(code)
-    _, status = os.waitpid(pid, 0)
-    print(-os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status), flush=True)
+quietly()
+for job in json.load(sys.stdin):
+    print_ends([forked(trained, *job)])
 """
 
 

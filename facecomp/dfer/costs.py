@@ -25,7 +25,7 @@ from .lgi import PUBLISHED_ENCODER, EncoderSettings
 from .recognition_network import EXPRESSION, HeadSettings, RecognitionNetwork
 from .sizes import SIZES, build, count_parameters, recognition_cost
 from .study import SPEED
-from .tables import ABSENT, NEVER, quoted
+from ..paper.cells import ABSENT, NEVER, quoted
 from ..paper.compare import Expectation
 from ..records.files import InputError
 from ..records.pickles import plain_table

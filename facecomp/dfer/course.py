@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FREE', 'make_optimiser', 'StepRates', 'step_clips', 'passes', 'accumulate', 'Course', 'naming_clips', 'make_sampler',
-           'run_identity', 'log_line', 'log_text', 'published_name', 'is_due', 'write_published', 'newest_published',
-           'go_on_from', 'start_file']
+           'run_identity', 'Trained', 'run_receipt', 'log_line', 'log_text', 'publish_tables', 'note_scale',
+           'published_name', 'is_due', 'write_published', 'newest_published', 'go_on_from', 'start_file']
 
 # %% ../../nbs/dfer/21_course.ipynb #fa94cb33
 import json
@@ -16,21 +16,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from ..data.sampling import EpochSampler
 from .checkpoints import _CONTAINERS, read_weights_file
+from .clip_frames import Source
 from .clips import Batch
 from .config import Config
 from .sizes import count_parameters
 from ..faces.images import shown
 from ..layers.weights import load_fitting
-from ..records.files import InputError, atomic_path
+from ..records.files import InputError, atomic_path, sha256_json, write_atomic
+from ..records.receipts import Receipt, git_state
 from ..training.checkpoint import describe_weights, read_checkpoint
 from ..training.config import flatten, to_mapping
+from ..training.history import history_csv
 from ..training.loop import NonFiniteLoss, Run
 from ..training.schedules import cosine, parameter_groups, scaled_rate, set_rate
 
@@ -210,6 +214,35 @@ def run_identity(config: Config, inputs: Mapping[str, str]) -> dict[str, Any]:
     flat = flatten(to_mapping(config), ())
     return {k: v for k, v in flat.items() if k not in FREE} | dict(inputs)
 
+
+class Trained(Protocol):
+    """What a receipt says of a training."""
+
+    config: Config
+    data: str  # real or synthetic
+    fabric: Fabric
+
+    def inputs(self) -> dict[str, str]:
+        """Lists and weights by content."""
+
+
+def run_receipt(
+    training: Trained,
+    artefact: str,
+    notebook: str,
+    sources: Sequence[Source],  # of all frames
+    seconds: float | None = None,
+    more: Mapping[str, Any] | None = None,  # what else the data were made with
+) -> Receipt:
+    """The receipt of a training, with settings, lists, frames, device and commit."""
+    config, (commit, dirty) = training.config, git_state()
+    frames = sha256_json([[source.name, source.key] for source in sources])
+    return Receipt(
+        artefact, "dfer", notebook, training.data, run_identity(config, {}) | dict(more or {}),
+        training.inputs() | {"frames": frames}, mode=config.mode, seed=config.system.seed,
+        device=str(training.fabric.device), commit=commit, dirty=dirty, seconds=seconds,
+    )  # fmt: skip
+
 # %% ../../nbs/dfer/21_course.ipynb #1672977f
 _NOT_LOGGED = ("epoch", "steps", "rate", "loss_scale")
 
@@ -239,6 +272,21 @@ def log_text(
     scales = [group.get("lr_scale", 1.0) for group in optimiser.param_groups]
     given = rates, count_parameters(network), (min(scales), max(scales))
     return "".join(json.dumps(log_line(row, *given)) + "\n" for row in rows)
+
+
+def publish_tables(
+    run: Run, folder: Path, rates: StepRates, network: nn.Module, optimiser: Any
+) -> None:
+    """Write log.txt and history.csv of all finished epochs; one process does."""
+    if run.lead:
+        write_atomic(folder / "log.txt", log_text(run.history.rows, rates, network, optimiser))
+        write_atomic(folder / "history.csv", history_csv(run.history.rows))
+
+
+def note_scale(run: Run, config: Config) -> None:
+    """Note the factor of the loss where 16 bits need one."""
+    if config.system.precision == "16":
+        run.history.notes["loss_scale"] = run.fabric.strategy.precision.scaler.get_scale()
 
 # %% ../../nbs/dfer/21_course.ipynb #f7601d37
 def published_name(epoch: int | str) -> str:

@@ -29,16 +29,17 @@ from facecomp.dfer.checkpoints import (
 from .clips import Batch, LostLimit, collate
 from .config import build_network, command, encoder_settings, run_options
 from facecomp.dfer.course import (
-    FREE,
     Course,
     StepRates,
     go_on_from,
     is_due,
-    log_text,
+    note_scale,
     make_optimiser,
     make_sampler,
     naming_clips,
+    publish_tables,
     run_identity,
+    run_receipt,
     start_file,
     write_published,
 )
@@ -63,11 +64,10 @@ from facecomp.dfer.tuning_scores import (
     training_loss,
     validation_loader,
 )
-from ..records.files import InputError, sha256_file, sha256_json, write_atomic, write_json
-from ..records.receipts import Receipt, git_state, write_receipt
+from ..records.files import InputError, sha256_file, write_json
+from ..records.receipts import write_receipt
 from ..training.checkpoint import Parts, Position
 from ..training.config import flatten, to_mapping, write_config
-from ..training.history import history_csv
 from ..training.loop import Run, make_loader
 from ..training.options import check_compiler, make_fabric, seed_all
 
@@ -258,8 +258,7 @@ class FineTuning:
                 averaged = self._score(run, self.average.module)
                 notes |= {f"val_ema_{name}": value for name, value in averaged.items()}
             run.history.notes |= notes | {"val_best_epoch": float(self.best.epoch - 1)}
-        if self.config.system.precision == "16":
-            run.history.notes["loss_scale"] = run.fabric.strategy.precision.scaler.get_scale()
+        note_scale(run, self.config)
         if self.lost.lost:
             run.history.notes["lost"] = float(self.lost.lost)
         if run.lead:
@@ -284,11 +283,8 @@ class FineTuning:
             write_published(run, c, "best", **more)
 
     def _publish(self, run: Run) -> None:
-        """Write the tables of all finished epochs."""
-        if run.lead:
-            text = log_text(run.history.rows, self.rates, self.network, self.optimiser)
-            write_atomic(self.config.folder / "log.txt", text)
-            write_atomic(self.config.folder / "history.csv", history_csv(run.history.rows))
+        given = self.rates, self.network, self.optimiser
+        publish_tables(run, self.config.folder, *given)
 
 
 def plain_network(config: Config, network: nn.Module) -> nn.Module:
@@ -312,22 +308,14 @@ def write_run_receipt(
     **more: Any,  # what else the data were made with
 ) -> Path:
     """Write the receipt into the run's folder, last; returns its path."""
-    config, folder = training.config, training.config.folder
-    commit, dirty = git_state()
+    folder = training.config.folder
     outputs = [folder / name for name in ("history.csv", "log.txt", "config.yaml", "model.pt")]
     outputs += sorted(folder.glob("checkpoint-*.pth")) + [
         p for p in (folder / "best.pt", folder / "scores.png") if p.is_file()
     ]
     sources = [*training.train_set.frames.sources]
     sources += training.val_set.frames.sources if training.val_set is not None else []
-    frames = sha256_json([[source.name, source.key] for source in sources])
-    flat = flatten(to_mapping(config), ())
-    receipt = Receipt(
-        "finetune", "dfer", notebook, training.data,
-        {k: v for k, v in flat.items() if k not in FREE} | more,
-        training.inputs() | {"frames": frames}, mode=config.mode, seed=config.system.seed,
-        device=str(training.fabric.device), commit=commit, dirty=dirty, seconds=seconds,
-    )  # fmt: skip
+    receipt = run_receipt(training, "finetune", notebook, sources, seconds, more)
     return write_receipt(folder, receipt, outputs)
 
 

@@ -37,16 +37,17 @@ from facecomp.dfer.config import (
     target_rule,
 )
 from facecomp.dfer.course import (
-    FREE,
     Course,
     StepRates,
     go_on_from,
     is_due,
-    log_text,
+    note_scale,
     make_optimiser,
     make_sampler,
     naming_clips,
+    publish_tables,
     run_identity,
+    run_receipt,
     start_file,
     write_published,
 )
@@ -57,12 +58,10 @@ from facecomp.records.files import (
     project_root,
     sha256_file,
     sha256_json,
-    write_atomic,
 )
-from ..records.receipts import Receipt, git_state, write_receipt
+from ..records.receipts import write_receipt
 from ..training.checkpoint import Parts, Position
-from ..training.config import flatten, to_mapping, write_config
-from ..training.history import history_csv
+from ..training.config import write_config
 from ..training.loop import Run, make_loader
 from ..training.options import check_compiler, make_fabric, seed_all
 
@@ -231,17 +230,13 @@ class Pretraining:
 
     def _end(self, run: Run, epoch: int) -> None:
         """Notes and the published file of an epoch; the engine's own checkpoint comes after it."""
-        if self.config.system.precision == "16":
-            run.history.notes["loss_scale"] = run.fabric.strategy.precision.scaler.get_scale()
+        note_scale(run, self.config)
         if run.lead and is_due(self.config, epoch):
             write_published(run, self.config, epoch - 1, data=self.data)
 
     def _publish(self, run: Run) -> None:
-        """Write the tables of all finished epochs."""
-        if run.lead:
-            text = log_text(run.history.rows, self.rates, self.network, self.optimiser)
-            write_atomic(self.config.folder / "log.txt", text)
-            write_atomic(self.config.folder / "history.csv", history_csv(run.history.rows))
+        given = self.rates, self.network, self.optimiser
+        publish_tables(run, self.config.folder, *given)
 
     def _draw(self, path: Path, epoch: int) -> None:
         if not self.target.halves(self.size) or not self.target.normalise:
@@ -302,18 +297,10 @@ def write_run_receipt(
     **more: Any,  # what else the data were made with
 ) -> Path:
     """Write the receipt into the run's folder, last; returns its path."""
-    config, folder = training.config, training.config.folder
-    commit, dirty = git_state()
+    folder = training.config.folder
     outputs = [folder / name for name in ("history.csv", "log.txt", "config.yaml")]
     outputs += sorted(folder.glob("checkpoint-*.pth"))
-    frames = sha256_json([[source.name, source.key] for source in training.sources])
-    flat = flatten(to_mapping(config), ())
-    receipt = Receipt(
-        "pretrain", "dfer", notebook, training.data,
-        {k: v for k, v in flat.items() if k not in FREE} | more,
-        training.inputs() | {"frames": frames}, mode=config.mode, seed=config.system.seed,
-        device=str(training.fabric.device), commit=commit, dirty=dirty, seconds=seconds,
-    )  # fmt: skip
+    receipt = run_receipt(training, "pretrain", notebook, training.sources, seconds, more)
     return write_receipt(folder, receipt, outputs)
 
 

@@ -104,6 +104,16 @@ def test_library_notebooks_end_with_what_paper_reference_and_we_do():
     assert set(without) <= NOTHING_TO_SAY
 
 
+def test_run_all_in_jupyterlab_runs_just_the_cells_that_the_tests_run():
+    kernels, skipped = set(), []
+    for path in sorted((ROOT / "nbs").rglob("[!.]*.ipynb")):
+        notebook = json.loads(path.read_text())
+        kernels.add(notebook["metadata"]["kernelspec"]["name"])
+        lines = [line for c in notebook["cells"] if c["cell_type"] == "code" for line in c["source"]]
+        skipped += [path.name for line in lines if re.match(r"#\|\s*eval:\s*false", line)]
+    assert (kernels, skipped) == ({"python3"}, [])
+
+
 def test_the_public_api_is_the_one_that_is_written_down():
     known, now = SNAPSHOT.read_text().splitlines(), public_api()
     gone, new = sorted(set(known) - set(now)), sorted(set(now) - set(known))

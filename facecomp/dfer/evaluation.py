@@ -333,6 +333,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 # %% ../../nbs/dfer/28_evaluation.ipynb #3bd74ee3
-#| eval: false
-if __name__ == "__main__":
+if __name__ == "__main__" and globals().get("__spec__"):  # python -m, not a notebook
     sys.exit(main())

@@ -349,6 +349,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     return command(_carry_out, "facecomp.dfer.finetuning", argv)
 
 # %% ../../nbs/dfer/24_finetuning.ipynb #39652749
-#| eval: false
-if __name__ == "__main__":
+if __name__ == "__main__" and globals().get("__spec__"):  # python -m, not a notebook
     sys.exit(main())

@@ -309,6 +309,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     return command(lambda c: Pretraining(c).train(), "facecomp.dfer.pretraining", argv)
 
 # %% ../../nbs/dfer/22_pretraining.ipynb #42f2cc4c
-#| eval: false
-if __name__ == "__main__":
+if __name__ == "__main__" and globals().get("__spec__"):  # python -m, not a notebook
     sys.exit(main())

@@ -377,6 +377,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return train_command(Config, train, "facecomp.flow.training", arguments)
 
 # %% ../../nbs/flow/12_training.ipynb #0f1710d8
-#| eval: false
-if __name__ == "__main__":
+if __name__ == "__main__" and globals().get("__spec__"):  # python -m, not a notebook
     sys.exit(main())

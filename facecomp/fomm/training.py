@@ -356,6 +356,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return train_command(Config, train, "facecomp.fomm.training", arguments, PUBLISHED_KEYS)
 
 # %% ../../nbs/fomm/17_training.ipynb #4f8119ed
-#| eval: false
-if __name__ == "__main__":
+if __name__ == "__main__" and globals().get("__spec__"):  # python -m, not a notebook
     sys.exit(main())

@@ -388,6 +388,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return train_command(Config, train, "facecomp.psm.training", arguments, PUBLISHED_KEYS)
 
 # %% ../../nbs/psm/03_training.ipynb #1f47c8d4
-#| eval: false
-if __name__ == "__main__":
+if __name__ == "__main__" and globals().get("__spec__"):  # python -m, not a notebook
     sys.exit(main())

@@ -255,6 +255,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if found.faults else 0
 
 # %% ../../nbs/site/05_build.ipynb #5fe6dcf5
-#| eval: false
-if __name__ == "__main__":
+if __name__ == "__main__" and globals().get("__spec__"):  # python -m, not a notebook
     sys.exit(main())

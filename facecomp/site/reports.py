@@ -233,6 +233,13 @@ _SIZES = (
 )
 
 
+def _size(value: object) -> str:
+    """A number, sides as 192 x 256, and of a list of names how many there are."""
+    if isinstance(value, list):
+        return " x ".join(map(str, value))
+    return str(len(value.split(","))) if isinstance(value, str) and "," in value else str(value)
+
+
 _COSTS = {"seconds": ("minutes", 60), "cpu_seconds": ("CPU minutes", 60), "memory_mib": ("MiB", 1)}
 
 
@@ -258,9 +265,8 @@ def receipts_table(root: Path) -> pd.DataFrame:
         row["files"] += len(r["outputs"])
         row |= {k: max(row[k], float(r.get(k) or 0)) for k in _COSTS}
         row |= {"device": r["device"], "data": r["data"], "finished": r["finished"][:10]}
-        row["parameters"] = ", ".join(f"{k} {p[k]}" for k in _SIZES if k in p) or row.get(
-            "parameters", ""
-        )
+        sizes = ", ".join(f"{k} {_size(p[k])}" for k in _SIZES if k in p)
+        row["parameters"] = sizes or row.get("parameters", "")
     order = sorted(rows, key=lambda k: (STUDIES.index(k[0]) if k[0] in STUDIES else 99, k[1]))
     table = pd.DataFrame([{"study": s, "notebook": n, **rows[s, n]} for s, n in order])
     if len(table):

@@ -1,7 +1,7 @@
 """Minutes and peak memory of `facecomp analyze`: one's own video, and synthetic ones.
 
     .venv/bin/python bench/analyze.py [VIDEO ...] [--minutes 2 10] [--side 256] [--epochs N]
-                                      [--keep DIR]
+                                      [--reading] [--keep DIR]
 
 Each case is a process of its own, one thread, on the CPU; peak memory is the process's largest
 resident size (`resource.getrusage`). Synthetic videos are a conversation of one participant at 25
@@ -22,6 +22,9 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from facecomp.dfer.annotations import data_set
+from facecomp.dfer.models import ModelInfo, save_model
+from facecomp.dfer.recognition_network import HeadSettings, RecognitionNetwork
 from facecomp.faces.synthetic import participant, record
 from facecomp.faces.video import open_video
 from facecomp.faces.writing import write_video
@@ -73,6 +76,14 @@ def synthetic(folder: Path, minutes: float, side: int) -> Path:
     return write_video(path, film.frames(), 25.0)
 
 
+def drawn_model(folder: Path) -> Path:
+    """A network of both tasks of the published size; its weights are drawn, so it is synthetic."""
+    torch.manual_seed(0)
+    network = RecognitionNetwork(head=HeadSettings(head="combined"))
+    info = ModelInfo(data_set("dfew").classes, "dfew", "synthetic")
+    return save_model(folder / "drawn.pt", network, info)
+
+
 def row(name: str, video: Path, folder: Path, settings: dict) -> dict:
     """One line of the table."""
     out = folder / f"out_{video.stem}"
@@ -102,6 +113,8 @@ def main() -> None:
     parser.add_argument("--minutes", nargs="*", type=float, default=[2.0, 10.0])
     parser.add_argument("--side", type=int, default=256)
     parser.add_argument("--epochs", type=int, help="of the person's model, for all cases")
+    reading = "also expression and gaze, by a network of the published size"
+    parser.add_argument("--reading", action="store_true", help=reading)
     parser.add_argument("--keep", type=Path, help="folder for videos and results")
     parser.add_argument("--note", default="")
     options = parser.parse_args()
@@ -109,6 +122,7 @@ def main() -> None:
         folder = options.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         more = {"device": "cpu"} | ({"epochs": options.epochs} if options.epochs else {})
+        more |= {"checkpoint": str(drawn_model(folder))} if options.reading else {}
         rows = [row(v.name, v, folder, {"participant": "P01", **more}) for v in options.videos]
         for minutes in options.minutes:
             video = synthetic(folder, minutes, options.side)
@@ -117,6 +131,7 @@ def main() -> None:
     table = pd.DataFrame(rows)
     epochs = f"{options.epochs} epochs" if options.epochs else "default settings"
     words = [f"{datetime.date.today()} · {platform.machine()}, one thread, CPU, {epochs}"]
+    words += ["expression and gaze, published size"] if options.reading else []
     words += [f"torch {torch.__version__}", *([options.note] if options.note else [])]
     text = f"{' · '.join(words)}\n\n{format_table(table, 'github', index=False)}\n"
     print(text)

@@ -140,7 +140,12 @@ def map_figure(
         right.scatter(part["dim1"], part["dim2"], s=12, color=colours[cluster], lw=0, alpha=0.8)
     right.set(title="all frames, by cluster")
     for ax in (left, right):
-        ax.set(xlabel="first principal component", ylabel="second", xticks=[], yticks=[])
+        ax.set(
+            xlabel="first principal component",
+            ylabel="second principal component",
+            xticks=[],
+            yticks=[],
+        )
         plain(ax)
     return figure
 
@@ -230,17 +235,19 @@ def answers_figure(table: pd.DataFrame) -> Figure:
     axes = iter(axes[:, 0])
     for video in videos:
         part = table[table["video"] == video]
+        span = None
         if names:
             known, ax = part[part[names[0]].notna()], next(axes)
             image = heat(ax, *binned(known, names), [n.removeprefix("p_") for n in names], 1.0)
             figure.colorbar(image, ax=ax, label="probability", pad=0.01)
-            ax.set_title(video)
+            ax.set(title=video, xlabel="" if gaze else "time (s)")
+            span = ax.get_xlim()
         if gaze:
             known, ax = part[part["pitch"].notna()], next(axes)
             for name, colour in zip(("pitch", "yaw"), COLOURS, strict=False):
                 ax.plot(known["time"], np.degrees(known[name]), color=colour, lw=1.2, label=name)
             ax.legend(frameon=False, labelcolor=INK, ncols=2, fontsize=8)
-            ax.set(ylabel="gaze (degrees)", xlabel="time (s)")
+            ax.set(ylabel="gaze (degrees)", xlabel="time (s)", xlim=span)
             ax.set_title("" if names else video)
             plain(ax)
     return figure

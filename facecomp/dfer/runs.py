@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..data.run_kinds import RunKind, changed, in_out
+from ..data.run_kinds import RunKind, changed, in_out, known_values, run_fault
 from . import finetuning, pretraining
 from .config import read_config
 from .course import FREE
@@ -162,23 +162,10 @@ ALL = {"fold": (1, 2, 3, 4, 5)}  # parameter -> what `all` stands for; RAVDESS h
 
 def all_values(parameter: str, parameters: Mapping[str, Any]) -> list[Any]:
     """The values that `all` stands for; raises `InputError` for a parameter without such a list."""
-    if parameter not in ALL:
-        known = ", ".join(f"{name}=all" for name in ALL)
-        raise InputError(f"--over {parameter}=all: only {known} is known")
     ravdess = str(parameters.get("dataset", "")).startswith("ravdess")
-    return [*ALL[parameter], *([6] if ravdess else [])]
+    return known_values(ALL, parameter) + ([6] if ravdess else [])
 
 # %% ../../nbs/dfer/25_runs.ipynb #7261ecf8
 def why_not_done(receipt: Path, parameters: Mapping[str, Any]) -> str:
     """Why a run has to be made (again); empty if its receipt proves it."""
-
-    def fault(made: Receipt) -> str:
-        if made.study != "dfer" or made.notebook not in RUNS:
-            return f"it is of {made.study} {made.notebook}"
-        if why := RUNS[made.notebook].fault(made, parameters):
-            return why
-        named = [name for name in DATA if name in parameters]
-        synthetic_now = named and not any(parameters[name] for name in named)
-        return "data is synthetic, was real" if synthetic_now and made.data == "real" else ""
-
-    return receipt_fault(receipt, fault)
+    return receipt_fault(receipt, lambda made: run_fault(made, parameters, "dfer", RUNS, DATA))

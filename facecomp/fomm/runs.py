@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..data.run_kinds import RunKind, changed, in_out
+from ..data.run_kinds import RunKind, changed, in_out, known_values, run_fault
 from .config import PUBLISHED_KEYS, Config, reduced_values
 from .training import keypoint_folder, points_identity, run_identity
 from ..records.files import InputError, project_root, sha256_file
@@ -146,21 +146,9 @@ ALL = {"config": ("casme2", "samm", "smic", "mixed")}  # parameter -> what `all`
 
 def all_values(parameter: str, parameters: Mapping[str, Any]) -> list[str]:
     """The values that `all` stands for; raises `InputError` for a parameter without such a list."""
-    if parameter not in ALL:
-        known = ", ".join(f"{name}=all" for name in ALL)
-        raise InputError(f"--over {parameter}=all: only {known} is known")
-    return list(ALL[parameter])
+    return known_values(ALL, parameter)
 
 # %% ../../nbs/fomm/18_runs.ipynb #81e2be69
 def why_not_done(receipt: Path, parameters: Mapping[str, Any]) -> str:
     """Why a run has to be made (again); empty if its receipt proves it."""
-
-    def fault(made: Receipt) -> str:
-        if made.study != "fomm" or made.notebook not in RUNS:
-            return f"it is of {made.study} {made.notebook}"
-        if why := RUNS[made.notebook].fault(made, parameters):
-            return why
-        synthetic_now = "data" in parameters and not any(parameters.get(name) for name in DATA)
-        return "data is synthetic, was real" if synthetic_now and made.data == "real" else ""
-
-    return receipt_fault(receipt, fault)
+    return receipt_fault(receipt, lambda made: run_fault(made, parameters, "fomm", RUNS, DATA))

@@ -17,7 +17,6 @@ import pandas as pd
 from .frames import Prepared, points_of_used, read_rows, write_both
 from .settings import Home, Settings
 from .stages import Stage, outputs_identity
-from ..data.prepare import points_for
 from ..dfer.prediction_job import ARTEFACT as PREDICT
 from ..dfer.prediction_job import TABLE, Prediction, open_readers
 from ..dfer.predict import predict
@@ -96,13 +95,14 @@ def film_for_page(film: Path, moment: float, folder: Path) -> tuple[Path, str]:
     return excerpt(film, moment, to), seconds
 
 # %% ../../nbs/analyze/04_moving.ipynb #d1fbbeab
-def answer_settings(settings: Settings, video: str = "", alone: bool = True) -> Prediction:
-    """How a video is read."""
-    points = settings.points
-    if points and settings.detector in ("openface", "files") and video:
-        points = str(points_for(points, settings.participant, video, alone))
+def answer_settings(home: Home, settings: Settings, video: Prepared) -> Prediction:
+    """How a video is read: with the points that were found, at most `ANSWERED` windows."""
     return Prediction(
-        device=settings.device, detector=settings.detector, points=points, data=settings.data
+        stride=video.steps.answers,
+        device=settings.device,
+        detector="files",
+        points=str(home.report_of(video.name) / "landmarks.csv"),
+        data=settings.data,
     )
 
 
@@ -110,7 +110,7 @@ def open_answers(settings: Settings) -> Mapping:
     """What reads expression and gaze; raises `InputError` for a file that is no such model."""
     first = settings.checkpoint or settings.gaze_checkpoint
     second = settings.gaze_checkpoint if settings.checkpoint else ""
-    return open_readers(first, second, settings.labels, answer_settings(settings))
+    return open_readers(first, second, settings.labels, Prediction(device=settings.device))
 
 
 def read_answers(
@@ -121,7 +121,7 @@ def read_answers(
     tables, notes, made = [], [], {}
     for video in videos:
         try:
-            how = answer_settings(settings, video.name, len(videos) == 1)
+            how = answer_settings(home, settings, video)
             done = predict(video.source, readers, home.expression, how, quiet)
         except InputError as error:
             if "needed" not in str(error) and "no face" not in str(error):

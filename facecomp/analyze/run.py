@@ -25,7 +25,7 @@ from facecomp.analyze.model import (
 )
 from .moving import measure_flow, open_answers, read_answers, write_tables
 from .page import write_page
-from .settings import HOME, Home, Settings, check_home
+from .settings import ANSWERED, HOME, Home, Settings, check_home
 from .stages import Progress, Say, Stage, expected_cost, outputs_identity
 from .story import Results, tell, title_of
 from ..data.jobs import inputs_of, make_job
@@ -98,6 +98,7 @@ class Analysis:
         n = task.frames
         pairs = max(task.settings.shown, min(400, n)) // 2 * task.settings.epochs
         counts = {"prepare": n, "train": pairs, "map": min(800, n), "flow": min(1800, n)}
+        counts["expression"] = min(ANSWERED, n // 4)
         costs = {stage: expected_cost(stage, counts.get(stage, n)) for stage in stages}
         self.progress = Progress(costs, quiet, say)
 
@@ -178,6 +179,8 @@ class Analysis:
         self.made |= made
 
     def _answers(self, results: Results) -> None:
+        count = sum(v.frames // v.steps.answers for v in results.videos)
+        self.progress.expect("expression", expected_cost("expression", count))
         self.progress.start("expression")
         found = read_answers(results.home, results.settings, results.videos, self.quiet)
         results.answers, results.notes, made = found

@@ -70,7 +70,7 @@ COSTS = {  # seconds on one core, by (start, frame or pair): they only share out
     "train": (2.0, 0.120),  # pairs of training
     "map": (3.0, 0.015),  # frames of the map
     "flow": (1.0, 0.080),  # pairs
-    "expression": (5.0, 0.120),  # frames
+    "expression": (5.0, 1.0),  # windows
     "report": (4.0, 0.0),
 }
 

@@ -81,10 +81,10 @@ def video_table(results: Results) -> pd.DataFrame:
     rows = []
     for v in results.videos:
         row = {"video": v.name, "frames": v.frames, "frames/s": v.fps, "with a face": v.faces}
-        counts = {"train": 0, "map": 0, "flow": 0}
+        uses = ("train", "map", "flow")
         own = results.faces[results.faces["video"] == v.name]
         seen = own.loc[own["reason"] == "", "frame"]
-        for use in counts:
+        for use in uses:
             step = getattr(v.steps, use)
             row[use] = f"{int((seen % step == 0).sum())} (every {step})"
         rows.append(row)

@@ -113,9 +113,11 @@ def test_the_embedding_notebook_by_papermill(tmp_path):
 
     from facecomp.records.batch import NotebookRun, run_notebook
 
-    saved(tmp_path / "PSM" / "SN001")
-    asked = {"participant": "SN001", "out": str(tmp_path), "frames": 12}
+    asked = {"participant": "SN001", "out": str(tmp_path), "frames": 20}  # without a model: one is trained first
     receipt = embed_receipt({"approach": "PSM", **asked})
     outcome = run_notebook(NotebookRun(ROOT / "nbs/psm/run_embed.ipynb", tmp_path / "out.ipynb", (receipt,), asked))
     assert outcome.ok, outcome.error
-    assert len(read_codes(next(receipt.parent.glob("codes_*.parquet")))) == 12
+    assert len(read_codes(next(receipt.parent.glob("codes_*.parquet")))) == 20
+    trained = tmp_path / "PSM" / "SN001" / "train.receipt.json"
+    defaults = {"epochs": 3, "batch_size": 8, "width": 8, "vgg": "random", "mode": "corrected", "seed": 2}
+    assert why_not_done(trained, asked | defaults | {"approach": "PSM", "initial_lrate": 8e-5}) == ""

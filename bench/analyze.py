@@ -100,7 +100,7 @@ def row(name: str, video: Path, folder: Path, settings: dict) -> dict:
         "size": f"{summary['width']} x {summary['height']}",
         "minutes": round(first["seconds"] / 60, 2),
         "CPU minutes": round(first["cpu"] / 60, 2),
-        "peak MiB": round(first["peak"]),
+        "peak memory, MiB": round(first["peak"]),
         "again, s": round(again["seconds"], 1),
         "page kB": round((out / "report.html").stat().st_size / 1000),
     }

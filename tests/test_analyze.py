@@ -14,7 +14,7 @@ from conftest import drive
 from facecomp.analyze.frames import read_rows
 from facecomp.analyze.page import page_faults
 from facecomp.analyze.run import analyze
-from facecomp.analyze.settings import STAGES, Settings
+from facecomp.analyze.settings import ANSWERED, STAGES, Settings, steps_of
 from facecomp.cli import main
 from facecomp.dfer.blocks import ClipSize
 from facecomp.dfer.lgi import EncoderSettings
@@ -198,6 +198,20 @@ def test_with_models_the_page_tells_expression_and_gaze(films, copy, tmp_path):
     table = pd.read_parquet(copy / "tables" / "expression.parquet")
     assert {"p_happy", "p_sad", "p_fear", "pitch", "yaw"} <= set(table)
     assert len(table) == FRAMES and table["p_happy"].notna().sum() > 0
+    found, read = (
+        pd.read_csv(next(copy.glob(f"{part}/landmarks.csv")))
+        for part in ("prepared/reports/*/*", "expression/*")
+    )
+    pd.testing.assert_frame_equal(found[["frame", "x_0", "y_67"]], read[["frame", "x_0", "y_67"]])
+
+
+def test_a_long_video_is_answered_in_few_windows_evenly_over_it():
+    usual, asked = Settings("P01"), Settings("P01", every=12)
+    for frames in (72, 3000, 15000, 90_000):
+        stride = steps_of(usual, frames, 25.0).answers
+        assert stride >= 4 and frames // stride <= ANSWERED
+        assert stride == 4 or (frames - 1) // (stride - 1) >= ANSWERED, "no fewer than there may be"
+        assert steps_of(asked, frames, 25.0).answers == 12
 
 
 @pytest.mark.parametrize(

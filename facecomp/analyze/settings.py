@@ -72,7 +72,7 @@ def chosen_stages(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in STAGES if name in wanted)
 
 # %% ../../nbs/analyze/00_settings.ipynb #c0444a8f
-TRAINED, MAPPED, MOVED, ANSWERED = 400, 800, 1800, 600  # frames, frames, pairs, windows
+TRAINED, MAPPED, MOVED, ANSWERED = 400, 800, 1800, 300  # frames, frames, pairs, windows
 GIVEN_TRAINED, GIVEN_MAPPED = 8000, 2000  # limits where the user says which frames
 
 
